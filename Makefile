@@ -1,0 +1,34 @@
+# make quickstart   environment, install, then the embedded example
+# make test         environment and install if missing, then the whole suite
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+export PATH := $(abspath $(BIN)):$(PATH)
+
+.PHONY: quickstart test lint install clean
+
+quickstart: install
+	accelerate launch peftune/run.py recipes/summarize.yaml
+
+test: install lint
+	pytest
+
+lint: install
+	ruff check .
+	ruff format --check .
+	mypy
+
+install: $(VENV)/installed
+
+# torch comes first: DeepSpeed's build asks for it. The constraints hold the exact tested versions.
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || (echo "peftune needs Python 3.11 or later; set PYTHON=" && exit 1)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q -c constraints.txt pip setuptools wheel ninja packaging
+	$(BIN)/pip install -q -c constraints.txt torch
+	$(BIN)/pip install -q -c constraints.txt --no-build-isolation deepspeed
+	$(BIN)/pip install -q -c constraints.txt --no-build-isolation -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) build outputs

@@ -1,0 +1,156 @@
+"""The `peftune` command: each verb calls one function of one stage."""
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from peftune.compatibility import RUN_MARK, check_recipe
+from peftune.engines.launch import read_launch
+from peftune.errors import PeftuneError
+from peftune.recipe import json_schema, load_recipe
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+RecipePath = Annotated[Path, typer.Argument(help="The recipe's YAML file.")]
+RunFolder = Annotated[Path, typer.Argument(help="The output folder of a run.")]
+Overrides = Annotated[list[str] | None, typer.Argument(help="section.key=value …")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+def report_errors(debug: bool, command: Callable[..., None], *arguments: Any) -> int:
+    """Run `command`; on a PeftuneError print its line on rank 0 and return its exit code."""
+    try:
+        command(*arguments)
+    except PeftuneError as error:
+        if debug:
+            raise
+        if os.environ.get("RANK", "0") == "0":
+            print("\n".join(f"error: {line}" for line in str(error).splitlines()), file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+def train_recipe(path: str, overrides: list[str]) -> None:
+    """Load, check and run a recipe under whatever launcher started this process."""
+    recipe, launch = load_recipe(path, overrides), read_launch(os.environ)
+    check_recipe(recipe, launch)
+    from peftune.pipeline import run
+
+    run(recipe, launch)
+
+
+def _exit(debug: bool, command: Callable[..., None], *arguments: Any) -> None:
+    raise typer.Exit(report_errors(debug, command, *arguments))
+
+
+@app.command()
+def train(recipe: RecipePath, overrides: Overrides = None, debug: Debug = False) -> None:
+    """Train in this process. Example: peftune train recipes/summarize.yaml seed=1"""
+    _exit(debug, train_recipe, str(recipe), overrides or [])
+
+
+@app.command()
+def validate(recipe: RecipePath, overrides: Overrides = None, debug: Debug = False) -> None:
+    """Check a recipe without loading anything. Example: peftune validate recipes/summarize.yaml"""
+    _exit(debug, _validate, recipe, overrides or [])
+
+
+def _validate(path: Path, overrides: list[str]) -> None:
+    check_recipe(load_recipe(path, overrides), read_launch(os.environ))
+    print(f"{path}: valid.")
+
+
+@app.command()
+def plan(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    world_size: Annotated[int, typer.Option(help="Devices to plan for.")] = 1,
+    debug: Debug = False,
+) -> None:
+    """Print batches and steps. Example: peftune plan recipes/summarize.yaml --world-size 2"""
+    _exit(debug, _plan, recipe, overrides or [], world_size)
+
+
+def _plan(path: Path, overrides: list[str], world_size: int) -> None:
+    from peftune.preparation import plan_recipe
+
+    for name, value in vars(plan_recipe(load_recipe(path, overrides), world_size)).items():
+        print(f"{name.replace('_', ' '):24}{value:>10,}")
+
+
+@app.command()
+def preview(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    rows: Annotated[int, typer.Option(help="Rows to show.")] = 3,
+    debug: Debug = False,
+) -> None:
+    """Show rows as the model sees them, learnt tokens in colour.
+    Example: peftune preview recipes/summarize.yaml --rows 1"""
+    _exit(debug, _preview, recipe, overrides or [], rows)
+
+
+def _preview(path: Path, overrides: list[str], rows: int) -> None:
+    from rich.console import Console
+
+    from peftune.preparation import preview_recipe
+
+    console = Console()
+    for text in preview_recipe(load_recipe(path, overrides), rows):
+        console.print(text, end="\n\n")
+
+
+@app.command()
+def evaluate(run: RunFolder, overrides: Overrides = None, debug: Debug = False) -> None:
+    """Score a run's adapter and its base again. Example: peftune evaluate outputs/summarize"""
+    _exit(debug, _evaluate, run, overrides or [])
+
+
+def _evaluate(run: Path, overrides: list[str]) -> None:
+    recipe = load_recipe(run / RUN_MARK, overrides)
+    from peftune.pipeline import evaluate_run
+
+    evaluate_run(recipe, read_launch(os.environ), run)
+
+
+@app.command()
+def merge(
+    run: RunFolder,
+    out: Annotated[Path | None, typer.Option(help="New folder; default RUN/merged.")] = None,
+    overrides: Overrides = None,
+    debug: Debug = False,
+) -> None:
+    """Fold a run's adapter into its base. Example: peftune merge outputs/summarize --out merged"""
+    _exit(debug, _merge, run, out or run / "merged", overrides or [])
+
+
+def _merge(run: Path, out: Path, overrides: list[str]) -> None:
+    recipe = load_recipe(run / RUN_MARK, overrides)
+    from peftune.artefacts import write_merged
+
+    write_merged(recipe, run, out)
+    print(out)
+
+
+@app.command()
+def schema() -> None:
+    """Print the recipe's JSON Schema. Example: peftune schema > recipe.schema.json"""
+    print(json.dumps(json_schema(), indent=2))
+
+
+@app.command()
+def env() -> None:
+    """Print versions and devices, tested or not. Example: peftune env"""
+    from peftune.environment import print_environment
+
+    print_environment()
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    app()

@@ -1,0 +1,91 @@
+"""What two sections and the launcher must agree on, checked before anything heavy is loaded."""
+
+import os
+import tempfile
+from pathlib import Path
+
+from peftune import adapters
+from peftune.data.roles import check_roles
+from peftune.engines.launch import Launch
+from peftune.errors import RecipeError
+from peftune.model.base import check_model_files
+from peftune.plan import global_batch_size
+from peftune.quantization import BACKENDS
+from peftune.recipe import Recipe
+from peftune.tasks import TASKS
+
+RUN_MARK = "recipe.yaml"
+
+
+def check_recipe(recipe: Recipe, launch: Launch) -> None:
+    """Raise RecipeError for the first combination that cannot work; imports no torch."""
+    global_batch_size(
+        recipe.train.per_device_train_batch_size,
+        launch.world_size,
+        recipe.train.global_batch_size,
+        recipe.train.gradient_accumulation_steps,
+    )
+    adapters.check(recipe.adapter, quantized=recipe.quantization is not None)
+    _check_quantization(recipe, launch)
+    _check_optimizer(recipe, launch)
+    check_roles(recipe.data, TASKS[recipe.task].roles)
+    check_model_files(recipe.model)
+    check_output_folder(recipe)
+
+
+def _check_quantization(recipe: Recipe, launch: Launch) -> None:
+    if recipe.quantization is None:
+        if recipe.export.merge_base == "dequantized":
+            raise RecipeError(
+                "export.merge_base: dequantized needs a quantized base; set original, or add a "
+                "quantization section."
+            )
+        return
+    method = recipe.quantization.method
+    engines = BACKENDS[method].ENGINES
+    if launch.engine not in engines:
+        raise RecipeError(
+            f"quantization.method: {method} cannot be trained with {launch.engine}. It works with "
+            f"{', '.join(sorted(engines))}."
+        )
+
+
+def _check_optimizer(recipe: Recipe, launch: Launch) -> None:
+    optim = recipe.train.optim
+    if not optim.startswith("adamw_torch") and launch.engine != "ddp":
+        raise RecipeError(
+            f"train.optim: {optim} keeps its state in a form that {launch.engine} cannot shard; use "
+            "adamw_torch, or launch with accelerate_configs/ddp.yaml."
+        )
+
+
+def check_output_folder(recipe: Recipe) -> None:
+    """The output folder must be new or empty, or hold an earlier run that may be replaced."""
+    folder = Path(recipe.output_dir)
+    # os.path answers False for a place that may not be looked into, where pathlib raises.
+    if os.path.isfile(folder):
+        raise RecipeError(f"output_dir: {recipe.output_dir!r} is a file; name a folder.")
+    if os.path.isdir(folder) and any(folder.iterdir()):
+        _check_replaceable(recipe, folder)
+    parent = next(place for place in folder.absolute().parents if os.path.exists(place))
+    try:
+        # Permission bits do not tell: root, full disks and read-only mounts all have their own way.
+        tempfile.TemporaryFile(dir=parent).close()
+    except OSError as error:
+        raise RecipeError(
+            f"output_dir: {recipe.output_dir!r} cannot be created, because nothing can be written "
+            f"to {parent}; name another folder."
+        ) from error
+
+
+def _check_replaceable(recipe: Recipe, folder: Path) -> None:
+    if not recipe.overwrite_output_dir:
+        raise RecipeError(
+            f"output_dir: {recipe.output_dir!r} is not empty. Name another folder, or set "
+            "overwrite_output_dir: true to replace the run in it."
+        )
+    if not (folder / RUN_MARK).is_file():
+        raise RecipeError(
+            f"overwrite_output_dir: {recipe.output_dir!r} holds no earlier run of peftune and is "
+            "left alone; name another folder."
+        )

@@ -1,0 +1,78 @@
+"""Which roles a task's rows play, and whether the recipe's data keys fit them; reads no data."""
+
+from peftune.data.section import DataSection
+from peftune.data.template import Template, parse_template
+from peftune.errors import DataError, did_you_mean
+
+TEXT_ROLES = ("text",)
+
+
+def learns_whole_text(roles: tuple[str, ...]) -> bool:
+    """Whether rows are plain text; otherwise they are a prompt and the completion to learn."""
+    return roles == TEXT_ROLES
+
+
+def known_roles(roles: tuple[str, ...]) -> tuple[str, ...]:
+    """The roles that `data.columns` may name: `references` is optional beside a completion."""
+    return roles if learns_whole_text(roles) else (*roles, "references")
+
+
+def column_of(section: DataSection, name: str) -> str:
+    """The column behind a role or a placeholder: the one in `data.columns`, or its own name."""
+    return section.columns.get(name, name)
+
+
+def prompt_template(
+    section: DataSection, roles: tuple[str, ...], default: str | None
+) -> Template | None:
+    """The template of the prompt: the recipe's, the task's, or the bare prompt column.
+
+    Returns None for text rows. Raises DataError.
+    """
+    if learns_whole_text(roles):
+        return None
+    return parse_template(section.prompt_template or default or "{prompt}")
+
+
+def check_roles(section: DataSection, roles: tuple[str, ...]) -> None:
+    """Raise DataError for keys of `data:` that do not fit the task or contradict each other."""
+    for role in section.columns:
+        if role not in known_roles(roles):
+            raise DataError(
+                f"data.columns: unknown role {role!r}.{did_you_mean(role, known_roles(roles))} "
+                f"The roles of this task are: {', '.join(known_roles(roles))}."
+            )
+    if learns_whole_text(roles):
+        _check_text_keys(section)
+    else:
+        _check_prompt_keys(section, roles)
+
+
+def _check_text_keys(section: DataSection) -> None:
+    for key, value in (
+        ("prompt_template", section.prompt_template),
+        ("chat_template", section.chat_template),
+    ):
+        if value is not None:
+            raise DataError(f"data.{key}: this task learns plain text without a prompt; remove it.")
+    if section.overlong == "truncate_prompt":
+        raise DataError(
+            "data.overlong: truncate_prompt needs a prompt, and this task learns plain text. "
+            "Use split, drop or error."
+        )
+
+
+def _check_prompt_keys(section: DataSection, roles: tuple[str, ...]) -> None:
+    if section.overlong == "split":
+        raise DataError(
+            "data.overlong: split would cut prompts and completions apart; it is for task text. "
+            "Use truncate_prompt, drop or error."
+        )
+    template = prompt_template(section, roles, None)
+    answers = {column_of(section, "completion"), column_of(section, "references")}
+    for name in template.names if template else ():
+        if column_of(section, name) in answers:
+            raise DataError(
+                f"data.prompt_template: {{{name}}} holds the answer, which must not stand in the "
+                "prompt."
+            )

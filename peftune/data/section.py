@@ -1,0 +1,79 @@
+"""The recipe's `data:` section."""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from peftune.section import Section
+
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+
+
+class DataSection(Section):
+    """Where rows come from and how one row becomes a prompt and the completion to learn."""
+
+    path: str | None = None
+    """Hub id, a folder with train/validation/test files, or `embedded:dialogues`.
+    Exactly one of `path` and `train`."""
+
+    name: str | None = None
+    """Configuration of a Hub data set (`path` only)."""
+
+    revision: str | None = None
+    """Branch, tag or commit of a Hub data set (`path` only)."""
+
+    train: str | None = None
+    """File with the training rows: .jsonl, .csv or .parquet."""
+
+    validation: str | None = None
+    """File with the validation rows; replaces the validation split of `path`."""
+
+    test: str | None = None
+    """File with the test rows; replaces the test split of `path`."""
+
+    validation_fraction: float | None = Field(None, gt=0, lt=1)
+    """Share of the training rows to set aside when there is no validation split."""
+
+    columns: dict[str, str] = Field({})
+    """Role to column name, e.g. `{completion: summary}`. Roles: prompt, completion, references,
+    text. A role that is not listed is looked for under its own name."""
+
+    prompt_template: str | None = None
+    """Text of the prompt with column names in braces, e.g. `"Dialogue:\\n{dialogue}\\nSummary:"`.
+    Replaces the prompt column."""
+
+    chat_template: str | None = None
+    """Wrap prompt and completion as a user and an assistant turn: `tokenizer` takes the
+    tokenizer's own template, anything else is the path of a Jinja file."""
+
+    max_length: int = Field(1024, ge=8)
+    """Longest row in tokens, prompt and completion together."""
+
+    overlong: Literal["error", "drop", "truncate_prompt", "split"] = "error"
+    """What happens to a longer row. `truncate_prompt` shortens the prompt's columns and never the
+    completion; `split` cuts the rows of task `text` into windows. Counts are always reported."""
+
+    max_train_samples: int | None = Field(None, ge=1)
+    """Use only the first so many training rows."""
+
+    max_validation_samples: int | None = Field(None, ge=1)
+    """Use only the first so many validation rows."""
+
+    max_test_samples: int | None = Field(None, ge=1)
+    """Use only the first so many test rows."""
+
+    @model_validator(mode="after")
+    def one_source(self) -> Self:
+        if (self.path is None) == (self.train is None):
+            raise ValueError("give exactly one of path and train")
+        if self.path is None and (self.name or self.revision):
+            raise ValueError("name and revision belong to path, which is not set")
+        if self.validation and self.validation_fraction:
+            raise ValueError("give at most one of validation and validation_fraction")
+        return self
+
+    def sample_limit(self, split: Split) -> int | None:
+        """How many rows of `split` to use; None for all."""
+        limits = (self.max_train_samples, self.max_validation_samples, self.max_test_samples)
+        return dict(zip(SPLITS, limits, strict=True))[split]

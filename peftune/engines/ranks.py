@@ -1,0 +1,81 @@
+"""The processes of a run and the few things they say to each other."""
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedType, InitProcessGroupKwargs
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+
+from peftune.engines.launch import Launch
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among all of them."""
+
+    accelerator: Accelerator
+
+    @property
+    def rank(self) -> int:
+        return self.accelerator.process_index
+
+    @property
+    def world_size(self) -> int:
+        return self.accelerator.num_processes
+
+    @property
+    def is_main(self) -> bool:
+        return self.accelerator.is_main_process
+
+    @property
+    def device(self) -> torch.device:
+        return self.accelerator.device
+
+    def sum(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Sum of `tensor` over all ranks, on the CPU in float64; a collective."""
+        total = tensor.detach().double().to(self.device)
+        if self.world_size > 1:
+            torch.distributed.all_reduce(total)
+        return total.cpu()
+
+    def gather_objects(self, items: list[Any]) -> list[Any]:
+        """The lists of all ranks in rank order, as one list; a collective."""
+        if self.world_size == 1:
+            return items
+        # Accelerate's own gather leaves CPU ranks with their local list.
+        lists: list[list[Any]] = [[] for _ in range(self.world_size)]
+        torch.distributed.all_gather_object(lists, items)
+        return [item for part in lists for item in part]
+
+    def wait(self) -> None:
+        """Return when every rank has arrived; a collective."""
+        self.accelerator.wait_for_everyone()
+
+
+def start_ranks(launch: Launch, log_with: tuple[str, ...], project_dir: str) -> Ranks:
+    """Join the process group that the launcher prepared.
+
+    CPU ranks need the gloo backend by name: under DeepSpeed Accelerate otherwise sees one process.
+    Precision is not handed over, because the recipe decides it and every engine applies it alike.
+    """
+    handlers = []
+    if not torch.cuda.is_available() or launch.use_cpu:
+        # DeepSpeed would look for other accelerators; on CPU ranks it must take this one.
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+        if launch.world_size > 1:
+            handlers.append(InitProcessGroupKwargs(backend="gloo"))
+    accelerator = Accelerator(
+        mixed_precision="no",
+        gradient_accumulation_steps=1,
+        kwargs_handlers=handlers,
+        log_with=list(log_with) or None,
+        project_dir=project_dir,
+    )
+    if accelerator.distributed_type is DistributedType.DEEPSPEED:
+        # Accelerate has told transformers to shard every model it loads, on whichever ranks load
+        # it: the engine shards one model, after the adapter is on it, and a merge loads another.
+        unset_hf_deepspeed_config()
+    return Ranks(accelerator)

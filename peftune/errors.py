@@ -1,0 +1,38 @@
+"""The errors peftune raises on purpose; each is one line for the user and carries an exit code."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class PeftuneError(Exception):
+    """Something went wrong while the run was working; the message is one line for the user."""
+
+    exit_code = 1
+
+
+class RecipeError(PeftuneError):
+    """The recipe, an override or the way the command was called is wrong."""
+
+    exit_code = 2
+
+
+class DataError(RecipeError):
+    """The data named by the recipe cannot be trained or evaluated on."""
+
+
+class ModelError(RecipeError):
+    """The model, tokenizer or adapter named by the recipe cannot be used."""
+
+
+class LaunchError(RecipeError):
+    """The launcher's configuration does not fit the recipe or this machine."""
+
+
+class TrainingError(PeftuneError):
+    """Training stopped because a number stopped making sense."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A sentence that names the closest known spelling, or an empty string."""
+    matches = get_close_matches(name, list(known), n=1)
+    return f" Did you mean {matches[0]}?" if matches else ""

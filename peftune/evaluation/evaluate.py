@@ -1,0 +1,114 @@
+"""Base and adapted model side by side: the numbers, the predictions, and how they are shown."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from peftune.data.examples import Example
+from peftune.evaluation.metrics import score
+
+SHOWN_LINES = 10
+SHOWN_CHARACTERS = 800
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One model on the test split: its completions, if the task has any, and its loss in nats."""
+
+    outputs: tuple[str, ...] | None
+    loss: float
+    target_tokens: int
+
+
+def results(
+    metrics: Sequence[str],
+    base: Measurement,
+    adapted: Measurement,
+    references: Sequence[tuple[str, ...]],
+    examples: int,
+    seed: int,
+    text_bytes: int | None,
+) -> dict[str, Any]:
+    """The content of eval_results.json. `text_bytes` adds bits per byte of plain text."""
+
+    def numbers(measurement: Measurement) -> dict[str, Any]:
+        outputs = measurement.outputs
+        scores = {} if outputs is None else score(metrics, outputs, references, seed)
+        return {**scores, **loss_numbers(measurement, text_bytes)}
+
+    return {
+        "examples": examples,
+        "target_tokens": adapted.target_tokens,
+        "base": numbers(base),
+        "adapted": numbers(adapted),
+    }
+
+
+def loss_numbers(measurement: Measurement, text_bytes: int | None) -> dict[str, float]:
+    """Loss, perplexity, and bits per byte where every byte of the text was predicted.
+
+    Above 700 nats the perplexity stays at exp(700), because floats end soon after it.
+    """
+    numbers = {"loss": measurement.loss, "perplexity": math.exp(min(measurement.loss, 700.0))}
+    if text_bytes is not None:
+        bits = measurement.loss * measurement.target_tokens / math.log(2)
+        numbers["bits_per_byte"] = bits / text_bytes
+    return numbers
+
+
+def prediction_rows(
+    examples: Sequence[Example], base: Measurement, adapted: Measurement
+) -> list[dict[str, Any]]:
+    """The lines of predictions.jsonl; none for a task that generates nothing."""
+    if base.outputs is None or adapted.outputs is None:
+        return []
+    return [
+        {
+            "row": example.row,
+            "input": example.source,
+            "references": list(example.references),
+            "base": base_output,
+            "adapted": adapted_output,
+        }
+        for example, base_output, adapted_output in zip(
+            examples, base.outputs, adapted.outputs, strict=True
+        )
+    ]
+
+
+def comparison(
+    scores: Mapping[str, Any], predictions: Sequence[Mapping[str, Any]], shown: int
+) -> list[Any]:
+    """A table of both models and the first `shown` predictions, for the screen."""
+    table = Table("", "base", "adapted", title=f"test split, {scores['examples']} rows")
+    for name, adapted in scores["adapted"].items():
+        table.add_row(*map(Text, (name, _shown(scores["base"][name]), _shown(adapted))))
+    return [table, *(_sample(row) for row in predictions[:shown])]
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return f"{value['value']:.4f} [{value['low']:.4f}, {value['high']:.4f}]"
+    return f"{value:.4f}"
+
+
+def _sample(row: Mapping[str, Any]) -> Group:
+    parts = [Text(f"row {row['row'] + 1}", "bold"), Text(shortened(row["input"]), "dim")]
+    for title, content in (
+        ("reference", row["references"][0]),
+        ("base", row["base"]),
+        ("adapted", row["adapted"]),
+    ):
+        parts.append(Text.assemble((f"{title + ':':11}", "bold"), content.replace("\n", " ⏎ ")))
+    return Group(*parts, Text())
+
+
+def shortened(text: str) -> str:
+    """The beginning of `text`, about ten lines of a screen; an ellipsis says that more follows."""
+    kept = "\n".join(text.splitlines()[:SHOWN_LINES])[:SHOWN_CHARACTERS]
+    return kept if len(kept) >= len(text.rstrip()) else f"{kept} …"

@@ -1,0 +1,261 @@
+"""The model card: README.md of an adapter, from the recipe and the results."""
+
+import copy
+import re
+from collections.abc import Mapping
+from pathlib import Path, PurePath
+from types import MappingProxyType
+from typing import Any
+
+import yaml
+from huggingface_hub import EvalResult, ModelCard, ModelCardData, hf_hub_download
+
+from peftune import __version__
+from peftune.embedded import EMBEDDED_PREFIX
+from peftune.environment import NOT_INSTALLED, versions
+from peftune.model.base import model_location
+from peftune.model.section import ModelSection
+
+HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
+FILES = ("train", "validation", "test", "chat_template")
+NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
+def model_card(
+    recipe: Mapping[str, Any],
+    rows: Mapping[str, int],
+    results: Mapping[str, Any],
+    train_results: Mapping[str, float] = NOTHING,
+    license_fields: Mapping[str, Any] = NOTHING,
+) -> str:
+    """The card's text.
+
+    `rows` counts the rows of each split; `results` and `train_results` are the contents of
+    eval_results.json and train_results.json, `license_fields` come from `base_license`; what is not
+    known is empty. Local paths are cut to their last part: a card tells no one's folder names.
+    """
+    shown = without_paths(recipe)
+    base = hub_id(recipe["model"]["model_name_or_path"])
+    head = _head(shown, results, base, hub_id(recipe["data"]["path"]), license_fields)
+    parts = [
+        f"---\n{head.to_yaml()}\n---",
+        _opening(shown, base),
+        _usage(shown, base),
+        _data(shown, rows),
+        _training(shown, train_results),
+        _evaluation(shown, results),
+        _limits(results, license_fields),
+        _versions(),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def base_license(section: ModelSection) -> dict[str, Any]:
+    """The licence fields of the base model's own card; empty when it has or states none."""
+    location = model_location(section)
+    try:
+        folder = Path(location)
+        local = folder / "README.md" if folder.is_dir() else None
+        readme = local or hf_hub_download(location, "README.md", revision=section.revision)
+        data = ModelCard.load(readme, ignore_metadata_errors=True).data
+    except (OSError, ValueError, yaml.YAMLError):
+        # No card, no network, or a head that is no YAML: nothing is known, and nothing is made up.
+        return {}
+    fields = {name: data.get(name) for name in ("license", "license_name", "license_link")}
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def hub_id(name: str | None) -> str | None:
+    """`name` if it is looked up on the Hub, None for embedded and local names."""
+    if name is None or not HUB_ID.fullmatch(name) or Path(name).exists():
+        return None
+    return name
+
+
+def without_paths(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of the recipe in which every local path keeps its last part only."""
+    shown = copy.deepcopy(dict(recipe))
+    shown["output_dir"] = PurePath(shown["output_dir"]).name
+    for section, key in (("model", "model_name_or_path"), ("data", "path")):
+        shown[section][key] = _without_folders(shown[section][key])
+    for key in FILES:
+        file = shown["data"][key]
+        shown["data"][key] = PurePath(file).name if file else None
+    return shown
+
+
+def _without_folders(name: str | None) -> str | None:
+    if name is None or name.startswith(EMBEDDED_PREFIX) or hub_id(name):
+        return name
+    return PurePath(name).name
+
+
+def _head(
+    shown: Mapping[str, Any],
+    results: Mapping[str, Any],
+    base: str | None,
+    dataset: str | None,
+    license_fields: Mapping[str, Any],
+) -> ModelCardData:
+    tags = [shown["adapter"]["method"], "peftune", "sft", "transformers"]
+    return ModelCardData(
+        base_model=base,
+        base_model_relation="adapter" if base else None,
+        library_name="peft",
+        pipeline_tag="text-generation",
+        tags=[f"base_model:adapter:{base}", *tags] if base else tags,
+        datasets=[dataset] if dataset else None,
+        model_name=shown["output_dir"],
+        eval_results=_eval_results(shown["data"], results) or None,
+        **license_fields,
+    )
+
+
+def _eval_results(data: Mapping[str, Any], results: Mapping[str, Any]) -> list[EvalResult]:
+    source = data["path"] or data["test"]
+    return [
+        EvalResult(
+            task_type="text-generation",
+            dataset_type=source,
+            dataset_name=source,
+            dataset_config=data["name"],
+            dataset_revision=data["revision"],
+            dataset_split="test",
+            metric_type=name,
+            metric_value=value["value"] if isinstance(value, Mapping) else value,
+        )
+        for name, value in results.get("adapted", {}).items()
+    ]
+
+
+def _opening(shown: Mapping[str, Any], base: str | None) -> str:
+    name, revision = shown["model"]["model_name_or_path"], shown["model"]["revision"]
+    if name.startswith(EMBEDDED_PREFIX):
+        place = " (a small model inside the peftune package)"
+    elif base is None:
+        place = " (a local folder where this adapter was trained)"
+    else:
+        place = f" at revision `{revision}`" if revision else ""
+    return (
+        f"# {shown['output_dir']}\n\nA {shown['adapter']['method']} adapter for `{name}`{place}, "
+        f"trained for the task `{shown['task']}` with peftune {__version__}."
+    )
+
+
+def _usage(shown: Mapping[str, Any], base: str | None) -> str:
+    code = (
+        "from peft import PeftModel\n"
+        "from transformers import AutoModelForCausalLM, AutoTokenizer\n"
+        f"{_base_lines(shown['model'], base)}"
+        'model = PeftModel.from_pretrained(base, "path/to/this/folder")\n'
+        'tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")\n'
+    )
+    parts = ["## Use", _fenced(code, "python")]
+    if shown["export"]["merge"]:
+        loading = 'AutoModelForCausalLM.from_pretrained("path/to/this/folder/merged")'
+        parts.append(f"The folder `merged` holds base and adapter as one model:\n`{loading}`.")
+    if shown["data"]["prompt_template"]:
+        parts += ["Prompt template:", _fenced(shown["data"]["prompt_template"] + "\n", "text")]
+    if shown["data"]["chat_template"]:
+        parts.append("The prompt is the user's turn of the tokenizer's chat template.")
+    return "\n\n".join(parts)
+
+
+def _base_lines(model: Mapping[str, Any], base: str | None) -> str:
+    name = model["model_name_or_path"]
+    if name.startswith(EMBEDDED_PREFIX):
+        imported = "from peftune.embedded import embedded_path\n\n"
+        return f'{imported}base = AutoModelForCausalLM.from_pretrained(embedded_path("{name}"))\n'
+    revision = f', revision="{model["revision"]}"' if model["revision"] else ""
+    place = name if base else f"path/to/{name}"
+    return f'\nbase = AutoModelForCausalLM.from_pretrained("{place}"{revision})\n'
+
+
+def _data(shown: Mapping[str, Any], rows: Mapping[str, int]) -> str:
+    data = shown["data"]
+    named = [data[key] for key in ("path", "train", "validation", "test") if data[key]]
+    sources = ", ".join(f"`{name}`" for name in named)
+    learnt = "all tokens" if shown["task"] == "text" else "the completion and its end token"
+    table = _table(("split", "rows"), [(split, f"{count:,}") for split, count in rows.items()])
+    return (
+        f"## Data\n\n{sources}\n\n{table}\n\nLearnt: {learnt}. Rows over {data['max_length']:,} "
+        f"tokens: `{data['overlong']}`."
+    )
+
+
+def _training(shown: Mapping[str, Any], train_results: Mapping[str, float]) -> str:
+    train, quantization = shown["train"], shown["quantization"]
+    per_device, accumulated = (
+        train["per_device_train_batch_size"],
+        train["gradient_accumulation_steps"],
+    )
+    facts = {
+        "adapter": shown["adapter"]["method"],
+        "quantization": quantization["method"] if quantization else "none",
+        "base weights": shown["model"]["dtype"],
+        "mixed precision": train["mixed_precision"],
+        "optimizer": train["optim"],
+        "learning rate": f"{train['learning_rate']:g}, {train['lr_scheduler_type']}",
+        "rows per step": train["global_batch_size"]
+        or f"{per_device} × {accumulated} on each device",
+        "seed": shown["seed"],
+        **{name.replace("_", " "): _number(value) for name, value in train_results.items()},
+    }
+    text = yaml.safe_dump(dict(shown), sort_keys=False, allow_unicode=True)
+    return (
+        f"## Training\n\n{_table(('', ''), list(facts.items()))}\n\n"
+        "<details><summary>The resolved recipe; local paths are cut to their last part"
+        f"</summary>\n\n{_fenced(text, 'yaml')}\n\n</details>"
+    )
+
+
+def _evaluation(shown: Mapping[str, Any], results: Mapping[str, Any]) -> str:
+    if not results:
+        return "## Evaluation\n\nThis run had no test split."
+    table = _table(
+        ("", "base", "adapted"),
+        [
+            (name, _number(results["base"][name]), _number(value))
+            for name, value in results["adapted"].items()
+        ],
+    )
+    beams, length = shown["evaluation"]["num_beams"], shown["evaluation"]["max_new_tokens"]
+    search = "greedily" if beams == 1 else f"with {beams} beams"
+    return (
+        f"## Evaluation\n\nTest split, {results['examples']:,} rows with "
+        f"{results['target_tokens']:,} target tokens. The loss is in nats per target token. Scores "
+        f"of generated text ({search}, at most {length} tokens) have 95 % bootstrap intervals over "
+        f"the rows in brackets.\n\n{table}"
+    )
+
+
+def _limits(results: Mapping[str, Any], license_fields: Mapping[str, Any]) -> str:
+    lines = ["It has the limits of its base model; other text, safety and bias were not measured."]
+    if results:
+        lines.append("The intervals cover the choice of test rows, not that of the training seed.")
+    if not license_fields:
+        lines.append("The licence of the base model is not known to this card; it applies.")
+    return "## Limits\n\n" + "\n".join(f"- {line}" for line in lines)
+
+
+def _versions() -> str:
+    installed = {name: found for name, found in versions().items() if found != NOT_INSTALLED}
+    listed = ", ".join(f"{name} {found}" for name, found in installed.items())
+    return f"## Versions\n\npeftune {__version__}, {listed}."
+
+
+def _number(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return f"{value['value']:.4f} [{value['low']:.4f}, {value['high']:.4f}]"
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.4f}"
+
+
+def _table(header: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:
+    lines = [header, ("---",) * len(header), *rows]
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+
+
+def _fenced(text: str, language: str) -> str:
+    """A code block whose fence is longer than any run of backticks in `text`."""
+    fence = "`" * max(3, *(len(run) + 1 for run in re.findall("`+", text)), 0)
+    return f"{fence}{language}\n{text}{fence}"

@@ -1,0 +1,139 @@
+"""Loads the tokenizer and the frozen base model."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from peftune.embedded import EMBEDDED_PREFIX, embedded_path
+from peftune.errors import ModelError
+from peftune.model.section import ModelSection
+
+KEY = "model.model_name_or_path"
+TOKENIZER_FILES = ("tokenizer*", "vocab*", "*.model", "*.tiktoken")
+
+
+def model_location(section: ModelSection) -> str:
+    """Folder or Hub id that transformers loads from. Raises ModelError for an unknown place."""
+    name = section.model_name_or_path
+    if name.startswith(EMBEDDED_PREFIX):
+        try:
+            return str(embedded_path(name))
+        except ValueError as error:
+            raise ModelError(f"{KEY}: {error}.") from error
+    looks_local = name.startswith((".", "/", "~")) or name.count("/") > 1
+    folder = Path(name).expanduser()
+    if looks_local and not folder.is_dir():
+        raise ModelError(f"{KEY}: {name!r}: no such folder.")
+    return str(folder) if folder.is_dir() else name
+
+
+def check_model_files(section: ModelSection) -> None:
+    """Refuse, before anything is loaded, a local model that could only be loaded unsafely."""
+    folder = Path(model_location(section))
+    if not folder.is_dir():
+        return
+    config_file = folder / "config.json"
+    if not config_file.is_file():
+        raise ModelError(f"{KEY}: {section.model_name_or_path!r} has no config.json.")
+    _check_weights(section, folder)
+    if "auto_map" in _read_config(config_file) and not section.trust_remote_code:
+        raise ModelError(
+            f"{KEY}: {section.model_name_or_path!r} brings its own Python code; read it, then set "
+            "model.trust_remote_code: true."
+        )
+    if not any(file for pattern in TOKENIZER_FILES for file in folder.glob(pattern)):
+        raise ModelError(
+            f"{KEY}: {section.model_name_or_path!r} has no tokenizer; copy tokenizer.json and "
+            "tokenizer_config.json of the model into the folder."
+        )
+
+
+def _read_config(file: Path) -> dict[str, Any]:
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ModelError(f"{KEY}: {file} is not JSON text: {error}.") from error
+    if not isinstance(config, dict):
+        raise ModelError(f"{KEY}: {file} is not a JSON object.")
+    return config
+
+
+def _check_weights(section: ModelSection, folder: Path) -> None:
+    if any(folder.glob("*.safetensors")):
+        return
+    pickles = sorted(file.name for file in (*folder.glob("*.bin"), *folder.glob("*.pt")))
+    if pickles:
+        raise ModelError(
+            f"{KEY}: {section.model_name_or_path!r} holds pickle weights ({pickles[0]}), which can "
+            "run code; convert them to safetensors."
+        )
+    raise ModelError(f"{KEY}: {section.model_name_or_path!r} has no .safetensors weights.")
+
+
+def load_tokenizer(section: ModelSection) -> Any:
+    """The fast tokenizer, with a pad token. Raises ModelError."""
+    from transformers import AutoTokenizer
+
+    check_model_files(section)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            model_location(section),
+            revision=section.revision,
+            trust_remote_code=section.trust_remote_code,
+        )
+    except (OSError, ValueError) as error:
+        raise ModelError(_unreachable(section, "tokenizer", error)) from error
+    if not tokenizer.is_fast:
+        raise ModelError(
+            f"{KEY}: {section.model_name_or_path!r} has no fast tokenizer (tokenizer.json); learnt "
+            "characters cannot be traced to tokens without one."
+        )
+    if tokenizer.eos_token_id is None:
+        raise ModelError(
+            f"{KEY}: the tokenizer of {section.model_name_or_path!r} has no end token (eos_token)."
+        )
+    if tokenizer.pad_token_id is None:
+        # Padding is masked by position, never by its id, so any id serves.
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_base(section: ModelSection, quantization: dict[str, Any], device: str) -> Any:
+    """The base model with every parameter frozen.
+
+    `quantization` holds a backend's arguments, or nothing; quantized weights go to `device` at
+    once, others stay on the CPU until an engine places them. Raises ModelError.
+    """
+    from safetensors import SafetensorError
+    from transformers import AutoModelForCausalLM
+
+    check_model_files(section)
+    placement = {"device_map": {"": device}} if quantization else {}
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            model_location(section),
+            revision=section.revision,
+            dtype=section.dtype,
+            attn_implementation=section.attn_implementation,
+            trust_remote_code=section.trust_remote_code,
+            use_safetensors=True,
+            **placement,
+            **quantization,
+        )
+    except (OSError, ValueError, SafetensorError) as error:
+        raise ModelError(_unreachable(section, "model", error)) from error
+    return model.requires_grad_(False)
+
+
+def _unreachable(section: ModelSection, what: str, error: Exception) -> str:
+    from huggingface_hub import constants
+
+    name, reason = section.model_name_or_path, " ".join(str(error).split()).rstrip(".")
+    if Path(model_location(section)).is_dir():
+        return f"{KEY}: the {what} of {name!r} cannot be loaded: {reason}."
+    if constants.HF_HUB_OFFLINE:
+        reason = "HF_HUB_OFFLINE is set"
+    return (
+        f"{KEY}: {name!r} is no local folder, and the {what} could not be fetched from the Hub: "
+        f"{reason}. Give a local folder, or go online (HF_TOKEN for gated models)."
+    )

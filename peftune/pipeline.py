@@ -1,0 +1,296 @@
+"""The stages of a run in order."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+
+from peftune.adapters import attach, parameter_groups
+from peftune.artefacts import load_frozen, write_adapter, write_card, write_merged, write_tokenizer
+from peftune.compatibility import RUN_MARK
+from peftune.engines import prepare
+from peftune.engines.engine import Engine, StepShape
+from peftune.engines.launch import Launch, check_device
+from peftune.engines.ranks import Ranks, start_ranks
+from peftune.environment import versions
+from peftune.evaluation.evaluate import Measurement, comparison, prediction_rows, results
+from peftune.evaluation.generate import generate_on_ranks
+from peftune.plan import Plan
+from peftune.preparation import Prepared, plan_for, prepare_data
+from peftune.recipe import Recipe
+from peftune.records import write_json, write_jsonl, write_text
+from peftune.tasks import TASKS
+from peftune.training.checkpoint import prune_checkpoints, write_checkpoint
+from peftune.training.loop import train
+from peftune.training.optimizer import build_optimizer
+from peftune.training.randomness import seed_initialisation
+from peftune.training.reporting import Reporter
+from peftune.training.selection import Selection, is_due
+from peftune.training.validation import held_out_loss
+
+
+@dataclass(frozen=True)
+class Run:
+    """What every stage of one run shares."""
+
+    recipe: Recipe
+    launch: Launch
+    ranks: Ranks
+    prepared: Prepared
+    plan: Plan
+    folder: Path
+
+    @property
+    def pad_token_id(self) -> int:
+        return self.prepared.tokenizer.pad_token_id
+
+
+def run(recipe: Recipe, launch: Launch) -> None:
+    """Train, evaluate and write everything the recipe asks for."""
+    check_device(launch, torch.cuda.device_count())
+    prepared = prepare_data(recipe)
+    plan = plan_for(recipe, len(prepared.rows["train"]), launch.world_size)
+    folder = Path(recipe.output_dir)
+    ranks = start_ranks(launch, recipe.train.report_to, str(folder))
+    context = Run(recipe, launch, ranks, prepared, plan, folder)
+    engine = start_engine(context, adapted_model(context))
+    open_folder(context)
+    with (
+        trackers(context) as track,
+        Reporter(ranks.is_main, folder, plan, recipe.train, track) as reporter,
+    ):
+        introduce(context, engine, reporter)
+        initial = engine.trainable_state()
+        base = measure(context, engine)
+        fit(context, engine, reporter, initial)
+        save(context, engine, initial)
+        report_results(context, base, measure(context, engine), reporter)
+        merge_and_describe(context, reporter)
+
+
+def adapted_model(context: Run) -> PeftModel:
+    """The frozen base with a fresh adapter, the same on every rank."""
+    recipe = context.recipe
+    model = load_frozen(recipe, str(context.ranks.device), context.launch.sharded)
+    if recipe.train.gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    seed_initialisation(recipe.seed)
+    return attach(recipe.adapter, model)
+
+
+def start_engine(context: Run, model: PeftModel) -> Engine:
+    """Hand the model to the engine that the launcher chose."""
+    train_section, adapter = context.recipe.train, context.recipe.adapter
+
+    def build(parameters: list[tuple[str, torch.nn.Parameter]]) -> torch.optim.Optimizer:
+        rate, decay = train_section.learning_rate, train_section.weight_decay
+        return build_optimizer(train_section, parameter_groups(adapter, parameters, rate, decay))
+
+    shape = StepShape(
+        micro_batches=context.plan.micro_batches_per_step,
+        per_device_batch_size=train_section.per_device_train_batch_size,
+        max_grad_norm=train_section.max_grad_norm,
+        precision=train_section.mixed_precision,
+    )
+    return prepare(context.ranks, context.launch, model, build, shape)
+
+
+def open_folder(context: Run) -> None:
+    """Create the run's folder, replacing an earlier run where the recipe allowed it."""
+    if context.ranks.is_main:
+        if context.folder.exists():
+            shutil.rmtree(context.folder)
+        context.folder.mkdir(parents=True)
+        write_text(context.folder / RUN_MARK, context.recipe.to_yaml())
+        launched = {**vars(context.launch), "versions": versions()}
+        write_json(context.folder / "environment.json", launched)
+    context.ranks.wait()
+
+
+@contextmanager
+def trackers(context: Run) -> Iterator[Any]:
+    """The function that sends numbers to the experiment trackers of `train.report_to`."""
+    accelerator, recipe = context.ranks.accelerator, context.recipe
+    name = recipe.train.run_name or context.folder.name
+    accelerator.init_trackers(name, config={"task": recipe.task, "seed": recipe.seed})
+    yield lambda values, step: accelerator.log(dict(values), step=step)
+    accelerator.end_training()
+
+
+def introduce(context: Run, engine: Engine, reporter: Reporter) -> None:
+    """Say what will be trained, on what, and in how many steps."""
+    trainable = sum(p.numel() for p in engine.module.parameters() if p.requires_grad)
+    for report in context.prepared.reports.values():
+        reporter.say(str(report))
+    plan = context.plan
+    reporter.say(
+        f"{trainable:,} trainable parameters, {context.launch.engine} on {plan.world_size} "
+        f"process(es), {plan.total_steps} steps of {plan.global_batch_size} rows"
+    )
+
+
+def measure(context: Run, engine: Engine) -> Measurement | None:
+    """Loss and generated completions of the engine's model on the test split, if there is one."""
+    rows = context.prepared.rows["test"]
+    if not rows:
+        return None
+    batch = context.recipe.train.per_device_eval_batch_size
+    held_out = held_out_loss(engine, rows, context.pad_token_id, batch)
+    outputs = generate_test(context, engine) if TASKS[context.recipe.task].metrics else None
+    return Measurement(outputs, held_out.loss, held_out.target_tokens)
+
+
+def generate_test(context: Run, engine: Engine) -> tuple[str, ...]:
+    recipe, tokenizer = context.recipe, context.prepared.tokenizer
+    with torch.no_grad(), engine.autocast():
+        outputs = generate_on_ranks(
+            engine.module,
+            [row.prompt_ids for row in context.prepared.rows["test"]],
+            tokenizer,
+            recipe.evaluation,
+            context.prepared.end_ids,
+            recipe.train.per_device_eval_batch_size,
+            context.ranks.device,
+            rank=context.ranks.rank,
+            world_size=context.ranks.world_size,
+            gather_objects=context.ranks.gather_objects,
+            synced=context.launch.sharded,
+        )
+    return tuple(outputs)
+
+
+def fit(
+    context: Run, engine: Engine, reporter: Reporter, initial: Mapping[str, torch.Tensor]
+) -> None:
+    """Train; validate, save and stop early as the recipe says; end with the best adapter if asked.
+
+    Every decision follows from the step or from a loss that all ranks share.
+    """
+    section, plan = context.recipe.train, context.plan
+    selection, best_state = Selection(), None
+    steps = train(
+        engine,
+        context.prepared.rows["train"],
+        context.pad_token_id,
+        section,
+        plan,
+        context.recipe.seed,
+    )
+    for record in steps:
+        reporter.step(record)
+        if is_due(record.step, section.eval_steps, plan.total_steps):
+            selection = validate(context, engine, reporter, record.step, selection)
+            if selection.best_step == record.step and section.load_best_model_at_end:
+                best_state = engine.trainable_state()
+        if is_due(record.step, section.save_steps, plan.total_steps):
+            save_checkpoint(context, engine, reporter, record.step, selection, initial)
+        if selection.exhausted(section.early_stopping_patience):
+            reporter.say(f"step {record.step}: stopped early; best step {selection.best_step}")
+            break
+    if best_state is not None:
+        engine.load_trainable_state(best_state)
+    if context.ranks.is_main:
+        reporter.save_state(context.folder, record.step, selection)
+
+
+def validate(
+    context: Run, engine: Engine, reporter: Reporter, step: int, selection: Selection
+) -> Selection:
+    batch = context.recipe.train.per_device_eval_batch_size
+    rows = context.prepared.rows["validation"]
+    held_out = held_out_loss(engine, rows, context.pad_token_id, batch)
+    reporter.validation(step, held_out.loss, held_out.target_tokens)
+    return selection.updated(step, held_out.loss)
+
+
+def save_checkpoint(
+    context: Run,
+    engine: Engine,
+    reporter: Reporter,
+    step: int,
+    selection: Selection,
+    initial: Mapping[str, torch.Tensor],
+) -> None:
+    """The adapter as of `step`, with the trainer's state beside it."""
+    state = engine.trainable_state()
+    if context.ranks.is_main:
+        config = engine.module.peft_config["default"]
+
+        def write(folder: Path) -> None:
+            write_adapter(context.recipe, folder, config, initial, state)
+            reporter.save_state(folder, step, selection)
+
+        write_checkpoint(context.folder, step, write)
+        limit = context.recipe.train.save_total_limit
+        prune_checkpoints(context.folder, limit, selection.best_step)
+    context.ranks.wait()
+
+
+def save(context: Run, engine: Engine, initial: Mapping[str, torch.Tensor]) -> None:
+    """The finished adapter with its tokenizer."""
+    state = engine.trainable_state()
+    if context.ranks.is_main:
+        config = engine.module.peft_config["default"]
+        write_adapter(context.recipe, context.folder, config, initial, state)
+        write_tokenizer(context.prepared, context.folder)
+    context.ranks.wait()
+
+
+def report_results(
+    context: Run, base: Measurement | None, adapted: Measurement | None, reporter: Reporter
+) -> None:
+    """Write eval_results.json and predictions.jsonl, and print base and adapted side by side."""
+    if base is None or adapted is None or not context.ranks.is_main:
+        return
+    task = TASKS[context.recipe.task]
+    by_row = {example.row: example for example in context.prepared.examples["test"]}
+    kept = [by_row[row.row] for row in context.prepared.rows["test"]]
+    text_bytes = None
+    if not task.metrics:
+        text_bytes = sum(len(example.completion.encode()) for example in kept)
+    references = [example.references for example in kept]
+    scores = results(
+        task.metrics, base, adapted, references, len(kept), context.recipe.seed, text_bytes
+    )
+    rows = prediction_rows(kept, base, adapted)
+    write_json(context.folder / "eval_results.json", scores)
+    write_jsonl(context.folder / "predictions.jsonl", rows)
+    for part in comparison(scores, rows, context.recipe.evaluation.shown_samples):
+        reporter.say(part)
+
+
+def merge_and_describe(context: Run, reporter: Reporter) -> None:
+    """Merged model and model card, and where everything is."""
+    if context.ranks.is_main:
+        file = context.folder / "eval_results.json"
+        scores = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        write_card(context.recipe, context.folder, context.prepared, scores)
+        if context.recipe.export.merge:
+            write_merged(context.recipe, context.folder, context.folder / "merged")
+        for path in sorted(context.folder.iterdir()):
+            reporter.say(f"wrote {path}{os.sep if path.is_dir() else ''}")
+    context.ranks.wait()
+
+
+def evaluate_run(recipe: Recipe, launch: Launch, folder: Path) -> None:
+    """Measure base and adapter of a finished run again, and rewrite its results."""
+    check_device(launch, torch.cuda.device_count())
+    prepared = prepare_data(recipe)
+    plan = plan_for(recipe, len(prepared.rows["train"]), launch.world_size)
+    ranks = start_ranks(launch, (), str(folder))
+    context = Run(recipe, launch, ranks, prepared, plan, folder)
+    frozen = load_frozen(recipe, str(ranks.device), launch.sharded)
+    model = PeftModel.from_pretrained(frozen, str(folder), is_trainable=True)
+    engine = start_engine(context, model)
+    with engine.module.disable_adapter():
+        base = measure(context, engine)
+    adapted = measure(context, engine)
+    reporter = Reporter(ranks.is_main, folder, plan, recipe.train, lambda values, step: None)
+    report_results(context, base, adapted, reporter)

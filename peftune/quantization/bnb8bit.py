@@ -1,0 +1,57 @@
+"""8-bit weights by bitsandbytes (LLM.int8(), Dettmers et al. 2022, arXiv:2208.07339)."""
+
+from typing import TYPE_CHECKING, Any, Literal
+
+from peftune.section import Section
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+# FSDP2 shards parameters of one floating dtype; Int8Params and its scales cannot be.
+ENGINES = frozenset({"ddp", "zero1", "zero2", "zero3"})
+
+
+class Bnb8bitSection(Section):
+    """Frozen linear layers in 8 bits with one scale for each output."""
+
+    method: Literal["bnb-int8"]
+    """LLM.int8()."""
+
+
+def load_kwargs(section: Bnb8bitSection, dtype: str, sharded: bool) -> dict[str, Any]:
+    """Arguments for `from_pretrained`."""
+    from transformers import BitsAndBytesConfig
+
+    return {"quantization_config": BitsAndBytesConfig(load_in_8bit=True)}
+
+
+def prepare(model: "nn.Module") -> None:
+    """Make a loaded model compute the same in every mode. Call it before the first forward pass.
+
+    On the CPU bitsandbytes trains with the dequantized weight, but evaluates with activations
+    rounded to 8 bits: validation would measure another function than training, and a merge would
+    match neither. Both use the dequantized weight here. On a GPU both modes round activations.
+
+    A forward pass casts the bias to its input's dtype in place, so under autocast the frozen bias
+    loses bits on the way; the input is cast to the bias's dtype instead.
+    """
+    from peftune.quantization.int8_state import DequantizingState, cast_to_bias_dtype
+
+    for layer in quantized_layers(model).values():
+        layer.state = DequantizingState.like(layer.state)
+        if layer.bias is not None:
+            layer.register_forward_pre_hook(cast_to_bias_dtype)
+
+
+def quantized_layers(model: "nn.Module") -> "dict[str, Any]":
+    """The 8-bit layers by full name."""
+    from bitsandbytes.nn import Linear8bitLt
+
+    return {name: layer for name, layer in model.named_modules() if isinstance(layer, Linear8bitLt)}
+
+
+def dequantize(layer: Any) -> "Tensor":
+    """The weight (out, in) in float32: 8-bit integer times scale/127, as float32 compute uses."""
+    # The first forward pass moves the scales from the weight to the state.
+    scales = layer.weight.SCB if layer.state.SCB is None else layer.state.SCB
+    return layer.weight.data.float() * (scales.unsqueeze(1) * (1.0 / 127.0))

@@ -1,0 +1,180 @@
+"""The recipe: all sections together, loaded from YAML plus overrides, with errors users can act on."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, get_args
+
+import yaml
+from pydantic import AfterValidator, Field, ValidationError
+from pydantic_core import ErrorDetails
+
+from peftune.adapters import AdapterSection
+from peftune.data.section import DataSection
+from peftune.errors import RecipeError, did_you_mean
+from peftune.evaluation.section import EvaluationSection
+from peftune.export.section import ExportSection
+from peftune.foreign_names import FOREIGN_NAMES
+from peftune.model.section import ModelSection
+from peftune.quantization import QuantizationSection
+from peftune.recipe_file import Lines, Tree, lines_kept, read_recipe, with_overrides
+from peftune.section import Section
+from peftune.tasks import TASKS
+from peftune.training.section import TrainSection
+
+
+def _known_task(name: str) -> str:
+    if name not in TASKS:
+        raise ValueError(
+            f"{name!r} is not a task.{did_you_mean(name, TASKS)} The tasks are: {', '.join(TASKS)}"
+        )
+    return name
+
+
+class Recipe(Section):
+    """One run, as a person writes it. Whatever changes the numbers stands here."""
+
+    task: Annotated[str, AfterValidator(_known_task), Field(json_schema_extra={"enum": [*TASKS]})]
+    """What the model learns to do."""
+
+    output_dir: str
+    """Folder for everything the run writes; must be empty or new."""
+
+    overwrite_output_dir: bool = False
+    """Replace an earlier run of peftune in `output_dir`."""
+
+    seed: int = Field(0, ge=0)
+    """Data order, adapter initialisation and dropout are functions of this number and the step."""
+
+    model: ModelSection
+    data: DataSection
+    adapter: AdapterSection
+    quantization: QuantizationSection | None = None
+    train: TrainSection
+    evaluation: EvaluationSection = EvaluationSection()
+    export: ExportSection = ExportSection()
+
+    def to_yaml(self) -> str:
+        """The resolved recipe, defaults included; loading it again gives an equal recipe."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the values came from: names the file and line in messages."""
+
+    path: Path
+    lines: Lines
+
+    def place(self, key: tuple[str, ...]) -> str:
+        line = self.lines.get(key)
+        return f"{self.path}:{line}: " if line else f"{self.path}: "
+
+
+def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
+    """Read, override and validate a recipe.
+
+    Raises RecipeError whose message has one line for each problem found.
+    """
+    tree, lines = read_recipe(Path(path))
+    tree = with_overrides(tree, overrides or [])
+    try:
+        return Recipe.model_validate(tree)
+    except ValidationError as error:
+        source = Source(Path(path), lines_kept(lines, overrides or []))
+        problems = [_message(details, tree, source) for details in error.errors()]
+        raise RecipeError("\n".join(dict.fromkeys(problems))) from None
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON Schema of the recipe, for completion and checks in editors."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Recipe.model_json_schema()}
+
+
+def _message(details: ErrorDetails, tree: Tree, source: Source) -> str:
+    key = _typed_key(details, tree)
+    dotted, problem = ".".join(key), _problem(details, key)
+    return f"{source.place(key)}{dotted}: {problem}" if dotted else f"{source.place(key)}{problem}"
+
+
+def _typed_key(details: ErrorDetails, tree: Tree) -> tuple[str, ...]:
+    """pydantic's location without the union tags, which the user never typed."""
+    key: list[str] = []
+    branch: Any = tree
+    last = len(details["loc"]) - 1
+    for position, part in enumerate(details["loc"]):
+        absent = position == last and details["type"] in ("missing", "extra_forbidden")
+        inside = isinstance(branch, dict) and part in branch
+        in_list = isinstance(branch, list) and isinstance(part, int)
+        if inside or in_list:
+            branch = branch[part]
+        if inside or in_list or absent:
+            key.append(str(part))
+    if details["type"] == "union_tag_invalid":
+        key.append(details["ctx"]["discriminator"].strip("'"))
+    return tuple(key)
+
+
+def _problem(details: ErrorDetails, key: tuple[str, ...]) -> str:
+    kind, value, context = details["type"], details["input"], details.get("ctx", {})
+    match kind:
+        case "extra_forbidden":
+            return _unknown_key(key)
+        case "missing":
+            return "required, but not set."
+        case "value_error":
+            return f"{context['error']}."
+        case "float_type" | "int_type" if isinstance(value, str) and _is_number(value):
+            return f"{value!r} is text in YAML, not a number; write {_as_yaml_number(value)}."
+        case "union_tag_invalid":
+            known = context["expected_tags"]
+            return f"{context['tag']!r} is not one of {known}.{_closest(context['tag'], known)}"
+        case "union_tag_not_found":
+            return f"needs the key {context['discriminator'].strip(chr(39))}."
+        case "literal_error":
+            return f"{value!r} is not one of {context['expected']}.{_closest(value, context['expected'])}"
+    return f"{value!r}: {details['msg'][0].lower()}{details['msg'][1:]}."
+
+
+def _closest(value: Any, choices: str) -> str:
+    return did_you_mean(str(value), choices.replace("'", "").replace(" or ", ", ").split(", "))
+
+
+def _unknown_key(key: tuple[str, ...]) -> str:
+    leaf, known = key[-1], list(recipe_keys())
+    if leaf in FOREIGN_NAMES:
+        return f"unknown key. peftune calls it {FOREIGN_NAMES[leaf]}."
+    elsewhere = [name for name in known if name.split(".")[-1] == leaf]
+    if elsewhere:
+        return f"unknown key. It belongs to {elsewhere[0]}."
+    return f"unknown key.{did_you_mean('.'.join(key), known)}"
+
+
+def recipe_keys(section: Any = Recipe, prefix: str = "") -> Iterator[str]:
+    """Every key of the recipe, dotted, sections before their keys."""
+    for name, field in section.model_fields.items():
+        yield prefix + name
+        for nested in _sections_in(field.annotation):
+            yield from recipe_keys(nested, f"{prefix}{name}.")
+
+
+def _sections_in(annotation: Any) -> Iterator[type[Section]]:
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from _sections_in(argument)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _as_yaml_number(text: str) -> str:
+    mantissa, exponent_mark, exponent = text.lower().partition("e")
+    if not exponent_mark:
+        return text
+    return f"{mantissa if '.' in mantissa else mantissa + '.0'}e{exponent}"

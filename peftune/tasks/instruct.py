@@ -1,0 +1,11 @@
+"""Answer an instruction; the prompt is the instruction itself."""
+
+from peftune.tasks.task import Task
+
+TASK = Task(
+    name="instruct",
+    roles=("prompt", "completion"),
+    prompt_template=None,
+    generates=True,
+    metrics=("rouge",),
+)

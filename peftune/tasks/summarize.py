@@ -1,0 +1,11 @@
+"""Write a short version of a text or dialogue, scored by ROUGE against the references."""
+
+from peftune.tasks.task import Task
+
+TASK = Task(
+    name="summarize",
+    roles=("prompt", "completion"),
+    prompt_template="{prompt}\n\nSummary:",
+    generates=True,
+    metrics=("rouge",),
+)

@@ -1,0 +1,127 @@
+"""The recipe's `train:` section: everything that changes the numbers of the training itself."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from peftune.section import Items, Section
+
+# YAML 1.1 reads a bare `no` as false; Accelerate spells the same choice "no".
+Precision = Annotated[
+    Literal["no", "bf16", "fp16"], BeforeValidator(lambda value: "no" if value is False else value)
+]
+
+
+class TrainSection(Section):
+    """Batches, optimizer, schedule, precision, and when to validate and save."""
+
+    per_device_train_batch_size: int = Field(8, ge=1)
+    """Rows in one forward pass on one device."""
+
+    global_batch_size: int | None = Field(None, ge=1)
+    """Rows in one optimizer step over all devices. Exactly one of this and
+    `gradient_accumulation_steps`."""
+
+    gradient_accumulation_steps: int | None = Field(None, ge=1)
+    """Forward passes per optimizer step on each device."""
+
+    per_device_eval_batch_size: int = Field(16, ge=1)
+    """Rows in one validation pass or one generation call on one device. Changes no number."""
+
+    num_train_epochs: int | None = Field(None, ge=1)
+    """Passes over the training rows. Exactly one of this and `max_steps`."""
+
+    max_steps: int | None = Field(None, ge=1)
+    """Optimizer steps."""
+
+    learning_rate: float = Field(gt=0)
+    """Peak learning rate."""
+
+    lr_scheduler_type: Literal["linear", "cosine", "constant"] = "cosine"
+    """Shape after the warmup: to zero on a line, to zero on half a cosine, or flat."""
+
+    warmup_steps: int | None = Field(None, ge=0)
+    """Steps of linear warmup. At most one of this and `warmup_ratio`."""
+
+    warmup_ratio: float | None = Field(None, ge=0, lt=1)
+    """Share of all steps spent in warmup."""
+
+    optim: Literal[
+        "adamw_torch",
+        "adamw_torch_fused",
+        "adamw_bnb_8bit",
+        "paged_adamw_32bit",
+        "paged_adamw_8bit",
+    ] = "adamw_torch"
+    """Optimizer. The paged and 8-bit ones come from bitsandbytes and need a GPU."""
+
+    weight_decay: float = Field(0.0, ge=0)
+    """Decoupled weight decay on matrices; biases and vectors have none."""
+
+    adam_beta1: float = Field(0.9, ge=0, lt=1)
+    """Decay of the first moment."""
+
+    adam_beta2: float = Field(0.999, ge=0, lt=1)
+    """Decay of the second moment."""
+
+    adam_epsilon: float = Field(1.0e-8, gt=0)
+    """Added to the denominator of the update."""
+
+    max_grad_norm: float = Field(1.0, gt=0)
+    """Gradients are scaled down to this Euclidean norm."""
+
+    label_smoothing_factor: float = Field(0.0, ge=0, lt=1)
+    """Share of the target probability spread over the vocabulary. Training loss only."""
+
+    neftune_noise_alpha: float | None = Field(None, gt=0)
+    """Scale of the uniform noise on input embeddings while training (NEFTune)."""
+
+    mixed_precision: Precision = "no"
+    """Autocast of the forward pass: `no`, `bf16` or `fp16`."""
+
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass to save memory."""
+
+    logging_steps: int = Field(1, ge=1)
+    """Write a line to metrics.jsonl every so many steps."""
+
+    eval_steps: int | None = Field(None, ge=1)
+    """Compute the validation loss every so many steps, and at the end."""
+
+    save_steps: int | None = Field(None, ge=1)
+    """Save a checkpoint every so many steps."""
+
+    save_total_limit: int = Field(2, ge=1)
+    """Checkpoints to keep, the best one always among them."""
+
+    load_best_model_at_end: bool = False
+    """Finish with the adapter of the lowest validation loss. Needs `eval_steps`."""
+
+    early_stopping_patience: int | None = Field(None, ge=1)
+    """Stop after so many validations without a new lowest loss. Needs `eval_steps`."""
+
+    report_to: Items[Literal["tensorboard", "wandb", "mlflow"]] = ()
+    """Experiment trackers."""
+
+    run_name: str | None = None
+    """Name of the run in the trackers."""
+
+    @model_validator(mode="after")
+    def exclusive_keys(self) -> Self:
+        if (self.global_batch_size is None) == (self.gradient_accumulation_steps is None):
+            raise ValueError(
+                "give exactly one of global_batch_size and gradient_accumulation_steps"
+            )
+        if (self.num_train_epochs is None) == (self.max_steps is None):
+            raise ValueError("give exactly one of num_train_epochs and max_steps")
+        if self.warmup_steps is not None and self.warmup_ratio is not None:
+            raise ValueError("give at most one of warmup_steps and warmup_ratio")
+        return self
+
+    @model_validator(mode="after")
+    def validation_needed(self) -> Self:
+        if self.eval_steps is None and self.load_best_model_at_end:
+            raise ValueError("load_best_model_at_end needs eval_steps")
+        if self.eval_steps is None and self.early_stopping_patience is not None:
+            raise ValueError("early_stopping_patience needs eval_steps")
+        return self

@@ -1,0 +1,129 @@
+"""A tiny tokenizer, a tiny model and tiny data, made on the spot: no network, nothing shared."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+NAMES = ("Mia", "Tom", "Ada", "Leo", "Eva", "Max")
+THINGS = ("a ladder", "the red bike", "two tickets", "a map", "some tea", "the green tent")
+
+
+def sentence_pairs(count: int, offset: int = 0) -> list[dict[str, str]]:
+    """Rows of unequal length whose completion can be read off the prompt."""
+    rows = []
+    for index in range(offset, offset + count):
+        name, thing = NAMES[index % 6], THINGS[index // 6 % 6]
+        extra = " It is late, so hurry." * (index % 4)
+        rows.append(
+            {
+                "dialogue": f"{name}: Can I have {thing} on day {index}?{extra}",
+                "summary": f"{name} wants {thing}." + " Soon." * (index % 3),
+            }
+        )
+    return rows
+
+
+def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """40 training, 8 validation and 7 test rows of dialogue and summary."""
+    folder = tmp_path_factory.mktemp("data")
+    for split, count, offset in (("train", 40, 0), ("validation", 8, 40), ("test", 7, 48)):
+        write_jsonl(folder / f"{split}.jsonl", sentence_pairs(count, offset))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A 2-layer Llama of width 64 with a byte-level BPE tokenizer, saved as safetensors."""
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    folder = tmp_path_factory.mktemp("model")
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=384,
+        special_tokens=["<pad>", "<eos>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    bpe.train_from_iterator(
+        (f"{row['dialogue']} {row['summary']}" for row in sentence_pairs(60)), trainer
+    )
+    PreTrainedTokenizerFast(
+        tokenizer_object=bpe, pad_token="<pad>", eos_token="<eos>", model_max_length=256
+    ).save_pretrained(folder)
+    torch.manual_seed(0)
+    LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=384,
+            hidden_size=64,
+            intermediate_size=128,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            max_position_embeddings=256,
+            tie_word_embeddings=True,
+            pad_token_id=0,
+            bos_token_id=None,
+            eos_token_id=1,
+        )
+    ).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def recipe_tree(model_folder: Path, data_folder: Path, tmp_path: Path) -> dict[str, Any]:
+    """A small valid recipe as nested dicts; tests change it and write it with `write_recipe`."""
+    return {
+        "task": "summarize",
+        "output_dir": str(tmp_path / "run"),
+        "seed": 3,
+        "model": {"model_name_or_path": str(model_folder), "dtype": "float32"},
+        "data": {
+            "path": str(data_folder),
+            "columns": {"completion": "summary"},
+            "prompt_template": "{dialogue}\nSummary:",
+            "max_length": 128,
+        },
+        "adapter": {"method": "lora", "r": 4, "lora_alpha": 8},
+        "train": {
+            "per_device_train_batch_size": 2,
+            "global_batch_size": 8,
+            "max_steps": 6,
+            "learning_rate": 1.0e-2,
+            "eval_steps": 3,
+        },
+        "evaluation": {"max_new_tokens": 4},
+    }
+
+
+def write_recipe(folder: Path, tree: dict[str, Any]) -> Path:
+    import yaml
+
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump(tree, sort_keys=False), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def shared_folder() -> Path:
+    """Real models and data, where a developer has them."""
+    folder = Path(os.environ.get("PEFTUNE_SHARED", REPOSITORY.parent / "shared"))
+    if not folder.is_dir():
+        pytest.skip("no real data: set PEFTUNE_SHARED to a folder with data/ and models/")
+    return folder

@@ -1,0 +1,48 @@
+from typing import Any
+
+from rich.text import Text
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from peftune.data.encoding import EncodedRow, encode
+from peftune.data.examples import Example
+from peftune.data.preview import preview
+from peftune.data.section import DataSection
+
+
+def rows_of(tokenizer: Any, prompt: str, completion: str) -> list[EncodedRow]:
+    example = Example(4, prompt, completion, (completion,), prompt, ())
+    return encode([example], tokenizer, DataSection(train="t.jsonl"), "train")[0]
+
+
+def styled(text: Text, word: str) -> str:
+    return "".join(text.plain[span.start : span.end] for span in text.spans if word in span.style)
+
+
+def test_learnt_tokens_are_green_and_special_ones_shown(bos_tokenizer: Any) -> None:
+    [text] = preview(rows_of(bos_tokenizer, "Tom:\n", "Ada buys"), bos_tokenizer, count=3)
+    assert text.plain == "row 5: 7 tokens, 3 learnt (green)\n<bos>Tom:\nAda buys<eos>"
+    assert styled(text, "green") == "Ada buys<eos>"
+    assert styled(text, "reverse") == "<bos><eos>"
+
+
+def test_characters_of_several_tokens_are_whole(tokenizer: Any) -> None:
+    [text] = preview(rows_of(tokenizer, "東京 é\n", "🙂 [b] ü"), tokenizer, count=1)
+    assert text.plain.partition("\n")[2] == "東京 é\n🙂 [b] ü<eos>"
+    assert styled(text, "green") == "🙂 [b] ü<eos>"
+
+
+def test_only_so_many_rows_are_shown(tokenizer: Any) -> None:
+    rows = rows_of(tokenizer, "Tom:", "Ada") * 3
+    assert len(preview(rows, tokenizer, count=2)) == 2
+
+
+def test_blanks_survive_decoders_that_strip_them() -> None:
+    """A Llama-style decoder takes the blank off the first word of whatever it is given."""
+    words = Tokenizer(models.WordLevel({"<eos>": 0, "▁Tom": 1, "▁buys": 2, "▁milk": 3}, "<eos>"))
+    words.pre_tokenizer = pre_tokenizers.Metaspace()
+    words.decoder = decoders.Metaspace()
+    stripping = PreTrainedTokenizerFast(tokenizer_object=words, eos_token="<eos>")
+    [text] = preview(rows_of(stripping, "Tom", "buys milk"), stripping, count=1)
+    assert text.plain.partition("\n")[2].startswith("Tom buys milk")
+    assert styled(text, "green").startswith(" buys milk")

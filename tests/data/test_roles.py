@@ -1,0 +1,88 @@
+from typing import Any
+
+import pytest
+
+from peftune.data.roles import check_roles, prompt_template
+from peftune.data.section import DataSection
+from peftune.errors import DataError
+
+PROMPT = ("prompt", "completion")
+TEXT = ("text",)
+
+
+def section(**keys: Any) -> DataSection:
+    return DataSection(train="rows.jsonl", **keys)
+
+
+@pytest.mark.parametrize(
+    ("roles", "keys", "message"),
+    [
+        (
+            PROMPT,
+            {"columns": {"promt": "dialogue"}},
+            "data.columns: unknown role 'promt'. Did you mean prompt? The roles of this task are: "
+            "prompt, completion, references.",
+        ),
+        (
+            TEXT,
+            {"columns": {"completion": "body"}},
+            "data.columns: unknown role 'completion'. The roles of this task are: text.",
+        ),
+        (
+            PROMPT,
+            {"overlong": "split"},
+            "data.overlong: split would cut prompts and completions apart; it is for task text. "
+            "Use truncate_prompt, drop or error.",
+        ),
+        (
+            TEXT,
+            {"overlong": "truncate_prompt"},
+            "data.overlong: truncate_prompt needs a prompt, and this task learns plain text. "
+            "Use split, drop or error.",
+        ),
+        (
+            TEXT,
+            {"prompt_template": "{text}"},
+            "data.prompt_template: this task learns plain text without a prompt; remove it.",
+        ),
+        (
+            TEXT,
+            {"chat_template": "tokenizer"},
+            "data.chat_template: this task learns plain text without a prompt; remove it.",
+        ),
+        (
+            PROMPT,
+            {"prompt_template": "{dialogue} {summary}", "columns": {"completion": "summary"}},
+            "data.prompt_template: {summary} holds the answer, which must not stand in the prompt.",
+        ),
+    ],
+)
+def test_keys_that_do_not_fit_are_refused(
+    roles: tuple[str, ...], keys: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(DataError) as caught:
+        check_roles(section(**keys), roles)
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("roles", "keys"),
+    [
+        (PROMPT, {"overlong": "truncate_prompt", "columns": {"references": "all"}}),
+        (PROMPT, {"prompt_template": "{dialogue}", "chat_template": "tokenizer"}),
+        (TEXT, {"overlong": "split", "columns": {"text": "body"}}),
+    ],
+)
+def test_keys_that_fit_pass(roles: tuple[str, ...], keys: dict[str, Any]) -> None:
+    check_roles(section(**keys), roles)
+
+
+def test_the_recipe_s_template_comes_before_the_task_s() -> None:
+    for keys, default, expected in (
+        ({"prompt_template": "{a}"}, "{prompt} end", ("a",)),
+        ({}, "{prompt} end", ("prompt",)),
+        ({}, None, ("prompt",)),
+    ):
+        template = prompt_template(section(**keys), PROMPT, default)
+        assert template is not None and template.names == expected
+    assert prompt_template(section(), TEXT, None) is None

@@ -1,0 +1,244 @@
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pyarrow
+import pytest
+from pyarrow import parquet
+
+from peftune import embedded
+from peftune.data.section import DataSection
+from peftune.data.sources import load_splits
+from peftune.errors import DataError
+
+PROMPT = ("prompt", "completion")
+
+
+def row(number: int) -> dict[str, str]:
+    return {"prompt": f"question {number}", "completion": f"answer {number}"}
+
+
+def prompts(examples: list[Any]) -> list[str]:
+    return [example.prompt for example in examples]
+
+
+def refusal(roles: tuple[str, ...] = PROMPT, **keys: Any) -> str:
+    with pytest.raises(DataError) as caught:
+        load_splits(DataSection(**keys), roles, None, seed=0)
+    return str(caught.value)
+
+
+def test_a_folder_holds_up_to_three_splits(write_rows: Any) -> None:
+    write_rows("data/train.jsonl", row(1), row(2))
+    Path("data/test.csv").write_text("prompt,completion\nq,a\n")
+    splits = load_splits(DataSection(path="data"), PROMPT, None, seed=0)
+    assert {name: prompts(rows) for name, rows in splits.items()} == {
+        "train": ["question 1", "question 2"],
+        "validation": [],
+        "test": ["q"],
+    }
+
+
+def test_every_kind_of_file_gives_the_same_examples(write_rows: Any) -> None:
+    write_rows("t.jsonl", row(1), row(2))
+    Path("t.csv").write_text("prompt,completion\nquestion 1,answer 1\nquestion 2,answer 2\n")
+    parquet.write_table(pyarrow.Table.from_pylist([row(1), row(2)]), "t.parquet")
+    lines, values, columns = (
+        load_splits(DataSection(train=f"t.{kind}"), PROMPT, None, seed=0)
+        for kind in ("jsonl", "csv", "parquet")
+    )
+    assert prompts(lines["train"]) == ["question 1", "question 2"]
+    assert lines == values == columns
+
+
+def test_a_hub_id_that_is_no_local_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    splits = {"train": [row(1)], "test": [row(2)]}
+    monkeypatch.setattr(datasets, "load_dataset", lambda path, **keys: splits)
+    loaded = load_splits(DataSection(path="me/set", revision="v1"), PROMPT, None, seed=0)
+    assert {name: prompts(rows) for name, rows in loaded.items()} == {
+        "train": ["question 1"],
+        "validation": [],
+        "test": ["question 2"],
+    }
+
+
+def test_a_hub_id_without_a_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert refusal(path="peftune/no-such-data-set") == (
+        "data.path: 'peftune/no-such-data-set' is no local folder, and the Hub could not be "
+        "reached. Give the path of a folder, or check the network and unset HF_HUB_OFFLINE."
+    )
+
+
+def test_a_local_folder_comes_before_a_hub_id(write_rows: Any) -> None:
+    # The folder's name is also a valid id, which no test can reach.
+    write_rows("squad/train.jsonl", row(1))
+    splits = load_splits(DataSection(path="squad"), PROMPT, None, seed=0)
+    assert prompts(splits["train"]) == ["question 1"]
+
+
+def test_files_are_named_one_by_one_and_replace_splits_of_a_folder(write_rows: Any) -> None:
+    write_rows("data/train.jsonl", row(1))
+    write_rows("data/test.jsonl", row(2))
+    write_rows("other.jsonl", row(3))
+    section = DataSection(path="data", test="other.jsonl")
+    assert prompts(load_splits(section, PROMPT, None, seed=0)["test"]) == ["question 3"]
+    section = DataSection(train="data/test.jsonl", validation="other.jsonl")
+    splits = load_splits(section, PROMPT, None, seed=0)
+    assert prompts(splits["train"]) == ["question 2"]
+    assert prompts(splits["validation"]) == ["question 3"]
+
+
+def test_embedded_data_is_a_folder_of_the_package(
+    write_rows: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    write_rows("pocket/train.jsonl", row(1))
+    monkeypatch.setattr(embedded, "_FOLDER", tmp_path)
+    splits = load_splits(DataSection(path="embedded:pocket"), PROMPT, None, seed=0)
+    assert prompts(splits["train"]) == ["question 1"]
+
+
+def test_limits_take_the_first_rows(write_rows: Any) -> None:
+    write_rows("t.jsonl", *map(row, range(9)))
+    section = DataSection(train="t.jsonl", max_train_samples=2)
+    splits = load_splits(section, PROMPT, None, seed=0)
+    assert prompts(splits["train"]) == ["question 0", "question 1"]
+
+
+def test_values_beyond_a_limit_are_not_checked(write_rows: Any) -> None:
+    blank = {"prompt": "q", "completion": ""}
+    write_rows("t.jsonl", row(0), row(1), blank)
+    write_rows("v.jsonl", row(2), blank)
+    keys = {"train": "t.jsonl", "validation": "v.jsonl"}
+    limited = DataSection(**keys, max_train_samples=2, max_validation_samples=1)
+    splits = load_splits(limited, PROMPT, None, seed=0)
+    assert [len(rows) for rows in splits.values()] == [2, 1, 0]
+    assert refusal(**keys, max_train_samples=3, max_validation_samples=1) == (
+        "data.columns: completion: column 'completion' is blank in 1 of 3 rows; the first is "
+        "t.jsonl:3."
+    )
+
+
+def test_the_validation_cut_depends_on_the_seed_alone(write_rows: Any) -> None:
+    write_rows("t.jsonl", *map(row, range(40)))
+    section = DataSection(train="t.jsonl", validation_fraction=0.25)
+    first, again, other = (load_splits(section, PROMPT, None, seed=seed) for seed in (1, 1, 2))
+    assert first == again
+    assert first["validation"] != other["validation"]
+    assert len(first["validation"]) == 10
+    rows = [example.row for example in first["train"] + first["validation"]]
+    assert sorted(rows) == list(range(40))
+
+
+def test_a_limit_leaves_the_validation_cut_alone(write_rows: Any) -> None:
+    write_rows("t.jsonl", *map(row, range(40)))
+    keys = {"train": "t.jsonl", "validation_fraction": 0.25}
+    whole = load_splits(DataSection(**keys), PROMPT, None, seed=1)
+    limited = load_splits(DataSection(**keys, max_train_samples=3), PROMPT, None, seed=1)
+    assert limited["validation"] == whole["validation"]
+    assert limited["train"] == whole["train"][:3]
+
+
+def test_a_data_set_without_training_rows(write_rows: Any, tmp_path: Path) -> None:
+    write_rows("data/dev.jsonl", row(1))
+    assert refusal(path="data") == (
+        "data.path: 'data' has no train split (train.jsonl, train.csv or train.parquet). "
+        "The folder data holds: dev.jsonl."
+    )
+
+
+def test_two_files_for_one_split(write_rows: Any) -> None:
+    write_rows("data/train.jsonl", row(1))
+    Path("data/train.csv").write_text("prompt,completion\nq,a\n")
+    assert refusal(path="data") == (
+        "data.path: 'data' holds train.jsonl and train.csv; keep one of them."
+    )
+
+
+def test_paths_that_lead_nowhere(write_rows: Any, tmp_path: Path) -> None:
+    write_rows("dialogues/train.jsonl", row(1))
+    folder = tmp_path.resolve()
+    assert refusal(path="./dialouges") == (
+        f"data.path: no such folder: ./dialouges. The folder {folder} holds: dialogues. "
+        "Did you mean dialogues?"
+    )
+    assert refusal(path="rows.jsonl") == (
+        f"data.path: no such folder: rows.jsonl. The folder {folder} holds: dialogues."
+    )
+    assert refusal(path="dialogues/train.jsonl") == (
+        "data.path: 'dialogues/train.jsonl' is a file; name it in data.train."
+    )
+    assert refusal(train="dialogues/trian.jsonl") == (
+        f"data.train: no such file: dialogues/trian.jsonl. The folder {folder / 'dialogues'} "
+        "holds: train.jsonl. Did you mean train.jsonl?"
+    )
+
+
+def test_an_unknown_embedded_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "dialogues").mkdir()
+    monkeypatch.setattr(embedded, "_FOLDER", tmp_path)
+    assert refusal(path="embedded:dialogs") == (
+        "data.path: unknown embedded reference 'embedded:dialogs'; there are: embedded:dialogues."
+    )
+
+
+def test_hub_keys_beside_a_local_folder(write_rows: Any) -> None:
+    write_rows("data/train.jsonl", row(1))
+    assert refusal(path="data", revision="v1") == (
+        "data.path: 'data' is local; data.name and data.revision belong to a Hub id."
+    )
+
+
+def test_preference_data_is_refused_unless_an_answer_is_chosen(write_rows: Any) -> None:
+    write_rows("t.jsonl", {"prompt": "q", "chosen": "good", "rejected": "bad"})
+    assert refusal(train="t.jsonl") == (
+        "data.train: t.jsonl has columns chosen and rejected; preference data is out of scope. To "
+        "learn the chosen answers, set data.columns: {completion: chosen}."
+    )
+    section = DataSection(train="t.jsonl", columns={"completion": "chosen"})
+    assert load_splits(section, PROMPT, None, seed=0)["train"][0].completion == "good"
+
+
+def test_a_second_validation_split_is_refused(write_rows: Any) -> None:
+    write_rows("data/train.jsonl", row(1), row(2))
+    write_rows("data/validation.jsonl", row(3))
+    assert refusal(path="data", validation_fraction=0.5) == (
+        "data.validation_fraction: 0.5 of the training rows, but there is a validation split "
+        "already (data/validation.jsonl); remove the key."
+    )
+
+
+def test_a_role_that_the_task_does_not_have(write_rows: Any) -> None:
+    write_rows("t.jsonl", row(1))
+    assert refusal(train="t.jsonl", columns={"promt": "prompt"}) == (
+        "data.columns: unknown role 'promt'. Did you mean prompt? The roles of this task are: "
+        "prompt, completion, references."
+    )
+
+
+def test_a_references_column_that_no_split_has(write_rows: Any) -> None:
+    write_rows("t.jsonl", row(1))
+    assert refusal(train="t.jsonl", columns={"references": "refs"}) == (
+        "data.columns: references: no split has a column named 'refs'."
+    )
+
+
+def test_training_rows_in_the_test_split_are_refused(write_rows: Any) -> None:
+    write_rows("train.jsonl", row(1), row(2), row(3))
+    write_rows("test.jsonl", row(4), {"prompt": "Question: 2!", "completion": "other"}, row(3))
+    assert refusal(train="train.jsonl", test="test.jsonl") == (
+        "data.test: 2 of 3 test rows are also trained on (1 letter for letter); the first is "
+        "test.jsonl:2, the same as train.jsonl:2. Remove them from one of the two."
+    )
+    # Rows that a limit leaves out are not trained on.
+    section = DataSection(train="train.jsonl", test="test.jsonl", max_train_samples=1)
+    assert len(load_splits(section, PROMPT, None, seed=0)["test"]) == 3
+
+
+def test_shared_data_loads(shared_folder: Path) -> None:
+    path = shared_folder / "data" / "summarization_dialogsum"
+    section = DataSection(path=str(path), columns={"prompt": "dialogue", "completion": "summary"})
+    splits = load_splits(section, PROMPT, None, seed=0)
+    assert [len(splits[name]) for name in ("train", "validation", "test")] == [5150, 490, 249]
+    assert {len(example.references) for example in splits["test"]} == {3}

@@ -1,0 +1,93 @@
+"""The same recipe on every CPU launcher file: the same numbers, the same adapter."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import write_recipe
+from tests.launching import adapter_difference, largest_difference, launch, metrics
+
+LAYOUTS = ("cpu_ddp", "cpu_zero1", "cpu_zero2", "cpu_zero3", "cpu_fsdp2")
+QUANTIZED = [
+    (method, layout)
+    for method, layouts in (
+        ("bnb-nf4", ("cpu_ddp", "cpu_zero2", "cpu_zero3", "cpu_fsdp2")),
+        ("bnb-int8", ("cpu_ddp", "cpu_zero2", "cpu_zero3")),
+    )
+    for layout in layouts
+]
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory, model_folder: Path, data_folder: Path) -> Path:
+    """20 fp32 steps over five short last batches, with a validation in the middle."""
+    tree: dict[str, Any] = {
+        "task": "summarize",
+        "output_dir": "unused",
+        "seed": 3,
+        "model": {"model_name_or_path": str(model_folder), "dtype": "float32"},
+        "data": {
+            "path": str(data_folder),
+            "columns": {"completion": "summary"},
+            "prompt_template": "{dialogue}\nSummary:",
+            "max_length": 128,
+            "max_train_samples": 37,
+        },
+        "adapter": {"method": "lora", "r": 4, "lora_alpha": 8},
+        "train": {
+            "per_device_train_batch_size": 2,
+            "global_batch_size": 8,
+            "max_steps": 20,
+            "learning_rate": 3.0e-3,
+            "max_grad_norm": 0.1,
+            "eval_steps": 7,
+        },
+        "evaluation": {"max_new_tokens": 4},
+        "export": {"merge": False},
+    }
+    return write_recipe(tmp_path_factory.mktemp("layouts"), tree)
+
+
+@pytest.fixture(scope="module")
+def one_process(recipe: Path) -> Path:
+    return launch("cpu", recipe, recipe.parent / "cpu")
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_layout_changes_no_number(layout: str, recipe: Path, one_process: Path) -> None:
+    run = launch(layout, recipe, recipe.parent / layout)
+    for key in ("loss", "grad_norm", "eval_loss"):
+        assert largest_difference(one_process, run, key) < 1e-5, key
+    assert adapter_difference(one_process, run) < 1e-5
+    predictions = "predictions.jsonl"
+    assert (run / predictions).read_text() == (one_process / predictions).read_text()
+
+
+def test_training_learns_and_clips(one_process: Path) -> None:
+    lines = [line for line in metrics(one_process) if "loss" in line]
+    assert lines[-1]["loss"] < lines[0]["loss"]
+    assert max(line["grad_norm"] for line in lines) > 0.1
+
+
+@pytest.fixture(scope="module")
+def quantized_one_process(recipe: Path) -> dict[str, Path]:
+    return {
+        method: launch("cpu", recipe, recipe.parent / f"cpu-{method}", *quantized(method))
+        for method in ("bnb-nf4", "bnb-int8")
+    }
+
+
+def quantized(method: str) -> tuple[str, ...]:
+    return (f"quantization.method={method}", "train.max_steps=8", "train.eval_steps=3")
+
+
+@pytest.mark.parametrize(("method", "layout"), QUANTIZED)
+def test_quantized_training_agrees(
+    method: str, layout: str, recipe: Path, quantized_one_process: dict[str, Path]
+) -> None:
+    """A validation stands in the middle: quantized layers must come back from it unchanged."""
+    run = launch(layout, recipe, recipe.parent / f"{layout}-{method}", *quantized(method))
+    for key in ("loss", "grad_norm", "eval_loss"):
+        assert largest_difference(quantized_one_process[method], run, key) < 1e-5, key
+    assert adapter_difference(quantized_one_process[method], run) < 1e-5

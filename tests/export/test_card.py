@@ -1,0 +1,248 @@
+import re
+
+import pytest
+import yaml
+from huggingface_hub import ModelCard
+
+from peftune import __version__
+from peftune.environment import versions
+from peftune.export.card import base_license, model_card
+from peftune.model.section import ModelSection
+from peftune.recipe import Recipe
+
+ROWS = {"train": 1200, "validation": 80, "test": 70}
+RESULTS = {
+    "examples": 70,
+    "target_tokens": 2345,
+    "base": {"rougeL": {"value": 0.1, "low": 0.08, "high": 0.12}, "loss": 3.0},
+    "adapted": {"rougeL": {"value": 0.4, "low": 0.35, "high": 0.45}, "loss": 1.5},
+}
+TRAIN_RESULTS = {"global_step": 225, "train_loss": 1.7, "train_tokens": 12_345_678}
+
+
+@pytest.fixture
+def recipe(recipe_tree):
+    """A recipe with names from the Hub, as `model_card` gets it; keys replace whole sections."""
+
+    def recipe(**keys):
+        tree = {
+            **recipe_tree,
+            "output_dir": "outputs/talk",
+            "model": {"model_name_or_path": "some/base"},
+            "data": {"path": "some/talks", "prompt_template": "{dialogue}\nSummary:"},
+            **keys,
+        }
+        return Recipe.model_validate(tree).model_dump(mode="json")
+
+    return recipe
+
+
+def head_of(card):
+    return yaml.safe_load(card.split("---\n")[1])
+
+
+def section_of(card, title):
+    return card.split(f"\n## {title}\n")[1].split("\n## ")[0]
+
+
+def block_of(card, language):
+    """The text of the first code block in a language, up to the line that closes its fence."""
+    return re.search(rf"^(`{{3,}}){language}\n(.*?)^\1$", card, re.S | re.M).group(2)
+
+
+def fold_of(card):
+    """The recipe in the fold, read back."""
+    assert "<details>" in card.split("```yaml")[0]
+    return yaml.safe_load(block_of(card, "yaml"))
+
+
+def test_the_hub_reads_the_head(recipe):
+    card = ModelCard(model_card(recipe(), ROWS, RESULTS, TRAIN_RESULTS, {"license": "mit"}))
+    assert card.data.base_model == "some/base"
+    assert card.data.base_model_relation == "adapter"
+    assert card.data.library_name == "peft"
+    assert card.data.pipeline_tag == "text-generation"
+    assert card.data.datasets == ["some/talks"]
+    assert card.data.license == "mit"
+    assert {"base_model:adapter:some/base", "lora", "peftune"} <= set(card.data.tags)
+    assert card.data.model_name == "talk"
+    assert {result.metric_type: result.metric_value for result in card.data.eval_results} == {
+        "rougeL": 0.4,
+        "loss": 1.5,
+    }
+    assert {(r.dataset_type, r.dataset_split) for r in card.data.eval_results} == {
+        ("some/talks", "test")
+    }
+
+
+def test_nothing_unknown_is_made_up(recipe, data_folder):
+    local = recipe(data={"path": str(data_folder)})
+    card = model_card(local, ROWS, {})
+    assert head_of(card).keys() & {"license", "language", "datasets", "model-index"} == set()
+    assert "This run had no test split." in card
+    assert "licence of the base model is not known" in card
+
+
+@pytest.mark.parametrize("relative", [False, True])
+def test_no_folder_of_this_machine_is_told(
+    recipe, model_folder, data_folder, tmp_path, monkeypatch, relative
+):
+    monkeypatch.chdir(model_folder.parent)
+    model, data = str(model_folder), str(data_folder)
+    if relative:
+        model, data = model_folder.name, f"../{data_folder.parent.name}/{data_folder.name}"
+    (tmp_path / "chat.jinja").write_text("")
+    keys = {
+        "output_dir": str(tmp_path / "talk"),
+        "model": {"model_name_or_path": model},
+        "data": {
+            "path": data,
+            "test": str(data_folder / "test.jsonl"),
+            "chat_template": str(tmp_path / "chat.jinja"),
+        },
+    }
+    card = model_card(recipe(**keys), ROWS, RESULTS, TRAIN_RESULTS)
+    for folder in (model_folder, data_folder, tmp_path):
+        assert str(folder.parent) not in card
+        assert folder.parent.name not in card
+    assert f"`{model_folder.name}` (a local folder where this adapter was trained)" in card
+    assert f'from_pretrained("path/to/{model_folder.name}")' in card
+    assert "base_model" not in head_of(card)
+    folded = fold_of(card)
+    assert folded["output_dir"] == "talk"
+    assert folded["data"]["path"] == data_folder.name
+    assert folded["data"]["test"] == "test.jsonl"
+    assert folded["data"]["chat_template"] == "chat.jinja"
+
+
+def test_a_folder_that_looks_like_a_hub_name_is_a_folder(recipe, tmp_path, monkeypatch):
+    (tmp_path / "some" / "base").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    head = head_of(model_card(recipe(), ROWS, RESULTS))
+    assert "base_model" not in head
+    assert head["datasets"] == ["some/talks"]
+
+
+def test_hub_names_without_an_owner(recipe):
+    keys = {"model": {"model_name_or_path": "gpt2"}, "data": {"path": "squad"}}
+    head = head_of(model_card(recipe(**keys), ROWS, RESULTS))
+    assert (head["base_model"], head["datasets"]) == ("gpt2", ["squad"])
+
+
+def test_the_environment_stays_out(recipe, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    monkeypatch.setenv("WANDB_API_KEY", "wandb_secret")
+    assert "secret" not in model_card(recipe(), ROWS, RESULTS, TRAIN_RESULTS)
+
+
+def test_the_folded_recipe_is_the_recipe(recipe):
+    """Also with a code block, braces and slashes in the template."""
+    template = "/sum\n```\n{dialogue}\n```\n---"
+    talk = recipe(data={"path": "some/talks", "prompt_template": template})
+    card = model_card(talk, ROWS, RESULTS)
+    assert block_of(card, "text") == template + "\n"
+    folded = fold_of(card)
+    assert folded == {**talk, "output_dir": "talk"}
+    assert Recipe.model_validate(folded).data.prompt_template == template
+
+
+def test_both_models_with_intervals_and_sample_sizes(recipe):
+    part = section_of(model_card(recipe(), ROWS, RESULTS, TRAIN_RESULTS), "Evaluation")
+    assert "| rougeL | 0.1000 [0.0800, 0.1200] | 0.4000 [0.3500, 0.4500] |" in part
+    assert "| loss | 3.0000 | 1.5000 |" in part
+    assert "70 rows with 2,345 target tokens" in part
+    assert "95 % bootstrap" in part
+
+
+def test_rows_of_each_split_and_what_was_learnt(recipe):
+    part = section_of(model_card(recipe(), ROWS, RESULTS), "Data")
+    assert "| train | 1,200 |" in part and "| test | 70 |" in part
+    assert "the completion and its end token" in part
+    text = recipe(task="text", data={"path": "some/talks"})
+    assert "Learnt: all tokens" in section_of(model_card(text, ROWS, {}), "Data")
+
+
+def test_how_it_was_trained(recipe):
+    keys = {"quantization": {"method": "bnb-nf4"}}
+    part = section_of(model_card(recipe(**keys), ROWS, RESULTS, TRAIN_RESULTS), "Training")
+    for row in (
+        "| quantization | bnb-nf4 |",
+        "| rows per step | 8 |",
+        "| learning rate | 0.01, cosine |",
+        "| global step | 225 |",
+        "| train loss | 1.7000 |",
+        "| train tokens | 12,345,678 |",
+    ):
+        assert row in part
+
+
+def test_how_to_load_what_is_there(recipe):
+    model = {"model_name_or_path": "some/base", "revision": "abc"}
+    part = section_of(model_card(recipe(model=model), ROWS, RESULTS), "Use")
+    assert 'AutoModelForCausalLM.from_pretrained("some/base", revision="abc")' in part
+    assert "PeftModel.from_pretrained(base, " in part
+    assert "/merged" in part
+    assert "{dialogue}\nSummary:" in part
+    unmerged = recipe(export={"merge": False})
+    assert "merged" not in section_of(model_card(unmerged, ROWS, RESULTS), "Use")
+
+
+def test_the_code_to_load_runs(recipe, adapter_folder, llama, tokenizer_folder, monkeypatch):
+    """The block of a card for a local base, with its two places filled in."""
+    keys = {"model": {"model_name_or_path": str(llama)}}
+    card = model_card(recipe(**keys), ROWS, RESULTS)
+    code = block_of(card, "python")
+    code = code.replace(f"path/to/{llama.name}", str(llama))
+    code = code.replace('base, "path/to/this/folder"', f'base, "{adapter_folder}"')
+    code = code.replace("path/to/this/folder", str(tokenizer_folder))
+    names = {}
+    exec(code, names)
+    assert names["model"].peft_config["default"].r == 4
+    assert names["tokenizer"].eos_token == "<eos>"
+
+
+@pytest.fixture
+def tokenizer_folder(model_folder):
+    return model_folder
+
+
+def test_the_code_for_the_embedded_base_is_python(recipe):
+    keys = {"model": {"model_name_or_path": "embedded:decoder"}}
+    card = model_card(recipe(**keys), ROWS, RESULTS)
+    code = block_of(card, "python")
+    compile(code, "card", "exec")
+    assert 'from_pretrained(embedded_path("embedded:decoder"))' in code
+    assert "base_model" not in head_of(card)
+
+
+def test_versions_are_those_of_this_installation(recipe):
+    part = section_of(model_card(recipe(), ROWS, RESULTS), "Versions")
+    assert f"peftune {__version__}" in part
+    assert f"peft {versions()['peft']}" in part
+
+
+@pytest.mark.parametrize(
+    ("readme", "known"),
+    [
+        ("---\nlicense: mit\n---\nText", {"license": "mit"}),
+        (
+            "---\nlicense: other\nlicense_name: mine\nlicense_link: LICENSE\n---\n",
+            {"license": "other", "license_name": "mine", "license_link": "LICENSE"},
+        ),
+        ("---\ntags: [x]\n---\n", {}),
+        ("No head at all.", {}),
+        ("---\nlicense: [unclosed\n---\n", {}),
+        ("---\n- a list\n---\n", {}),
+        (None, {}),
+    ],
+    ids=["named", "other", "silent", "headless", "broken", "list", "absent"],
+)
+def test_the_licence_is_the_one_the_base_states(tmp_path, readme, known):
+    if readme is not None:
+        (tmp_path / "README.md").write_text(readme)
+    section = ModelSection(model_name_or_path=str(tmp_path))
+    assert base_license(section) == known
+
+
+def test_a_base_that_cannot_be_reached_has_no_known_licence():
+    assert base_license(ModelSection(model_name_or_path="some/base")) == {}

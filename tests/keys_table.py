@@ -1,0 +1,115 @@
+"""The README's table of recipe keys, made from the recipe's JSON Schema.
+
+`python -m tests.keys_table` writes it, and recipes/recipe.schema.json, anew.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from peftune.recipe import json_schema
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+README = REPOSITORY / "README.md"
+SCHEMA_FILE = REPOSITORY / "recipes" / "recipe.schema.json"
+BEGIN, END = "<!-- recipe keys: begin -->\n", "<!-- recipe keys: end -->"
+NAMES = {
+    "string": "text",
+    "integer": "whole number",
+    "number": "number",
+    "object": "mapping",
+    "boolean": "`true` or `false`",
+}
+LIMITS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
+Schema = dict[str, Any]
+
+
+def keys_table() -> str:
+    """Markdown: one row for each key, sections in the recipe's order."""
+    recipe = json_schema()
+    lines = ["| Key | Values | Default | Meaning |", "|---|---|---|---|"]
+    for name, field in recipe["properties"].items():
+        variants = [recipe["$defs"][reference] for reference in _references(field)]
+        if variants:
+            lines += _section_rows(name, variants, optional=name not in recipe["required"])
+        else:
+            lines.append(_row(name, field, name in recipe["required"], ""))
+    return "\n".join(lines) + "\n"
+
+
+def _references(field: Schema) -> Iterator[str]:
+    """Names of the sections that `field` can hold; several where `method` chooses."""
+    if "$ref" in field:
+        yield field["$ref"].removeprefix("#/$defs/")
+    for choice in field.get("anyOf", []) + field.get("oneOf", []):
+        yield from _references(choice)
+
+
+def _section_rows(name: str, variants: list[Schema], optional: bool) -> list[str]:
+    """`method` first; a key of some methods only says of which."""
+    rows: dict[str, list[str]] = {}
+    for variant in variants:
+        for key, field in variant["properties"].items():
+            required = key in variant.get("required", ())
+            # A `method` of one value is explained by its section.
+            described = {**field, "description": variant["description"]}
+            row = _row(f"{name}.{key}", described if "const" in field else field, required, "{of}")
+            rows.setdefault(row, []).extend(_methods(variant))
+    everywhere = [method for variant in variants for method in _methods(variant)]
+    marked = [
+        row.replace("{of} ", "" if of == everywhere or ".method`" in row else f"({', '.join(of)}) ")
+        for row, of in rows.items()
+    ]
+    marked.sort(key=lambda row: ".method`" not in row)
+    return [
+        f"| **`{name}:`** | section | {'may be left out' if optional else 'required'} | |",
+        *marked,
+    ]
+
+
+def _methods(variant: Schema) -> list[str]:
+    method = variant["properties"].get("method", {})
+    return [*method.get("enum", []), *([method["const"]] if "const" in method else [])]
+
+
+def _row(key: str, field: Schema, required: bool, mark: str) -> str:
+    meaning = " ".join(f"{mark} {field['description']}".split()).replace("|", "\\|")
+    default = "required" if required else _default(field.get("default"))
+    return f"| `{key}` | {_values(field)} | {default} | {meaning} |"
+
+
+def _default(value: Any) -> str:
+    return "not set" if value is None else f"`{yaml.safe_dump(value).splitlines()[0]}`"
+
+
+def _values(field: Schema) -> str:
+    if "anyOf" in field:
+        choices = [_values(choice) for choice in field["anyOf"] if choice.get("type") != "null"]
+        return " or ".join(choices)
+    if "const" in field or "enum" in field:
+        allowed = field.get("enum", [field.get("const")])
+        return ", ".join(_default(value) for value in allowed)
+    if field["type"] == "array":
+        return f"list of {_values(field['items'])}"
+    limits = [f"{sign} {field[limit]:g}" for limit, sign in LIMITS.items() if limit in field]
+    return " ".join([NAMES[field["type"]], ", ".join(limits)]).strip()
+
+
+def schema_text() -> str:
+    """The content of recipes/recipe.schema.json, as `peftune schema` prints it."""
+    return json.dumps(json_schema(), indent=2) + "\n"
+
+
+def main() -> None:
+    """Bring both generated texts up to date."""
+    before, _, rest = README.read_text(encoding="utf-8").partition(BEGIN)
+    _, _, after = rest.partition(END)
+    README.write_text(before + BEGIN + keys_table() + END + after, encoding="utf-8")
+    SCHEMA_FILE.write_text(schema_text(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

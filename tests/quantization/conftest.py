@@ -1,0 +1,18 @@
+import pytest
+
+from tests.adapters.tiny_llama import write_llama
+
+
+@pytest.fixture(scope="session")
+def llama(tmp_path_factory):
+    return write_llama(tmp_path_factory.mktemp("llama"))
+
+
+@pytest.fixture(scope="session")
+def unbiased_llama(tmp_path_factory):
+    return write_llama(tmp_path_factory.mktemp("unbiased_llama"), biased=False)
+
+
+@pytest.fixture(scope="session")
+def tied_llama(tmp_path_factory):
+    return write_llama(tmp_path_factory.mktemp("tied_llama"), tied=True)
