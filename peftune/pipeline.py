@@ -18,7 +18,7 @@ from peftune.compatibility import RUN_MARK
 from peftune.engines import prepare
 from peftune.engines.engine import Engine, StepShape
 from peftune.engines.launch import Launch, check_device
-from peftune.engines.ranks import Ranks, start_ranks
+from peftune.engines.ranks import Ranks, joined_ranks
 from peftune.environment import versions
 from peftune.evaluation.evaluate import Measurement, comparison, prediction_rows, results
 from peftune.evaluation.generate import generate_on_ranks
@@ -58,13 +58,19 @@ def run(recipe: Recipe, launch: Launch) -> None:
     prepared = prepare_data(recipe)
     plan = plan_for(recipe, len(prepared.rows["train"]), launch.world_size)
     folder = Path(recipe.output_dir)
-    ranks = start_ranks(launch, recipe.train.report_to, str(folder))
-    context = Run(recipe, launch, ranks, prepared, plan, folder)
+    with joined_ranks(launch, recipe.train.report_to, str(folder)) as ranks:
+        run_on_ranks(Run(recipe, launch, ranks, prepared, plan, folder))
+
+
+def run_on_ranks(context: Run) -> None:
+    """The part of a run that all ranks take together."""
     engine = start_engine(context, adapted_model(context))
     open_folder(context)
     with (
         trackers(context) as track,
-        Reporter(ranks.is_main, folder, plan, recipe.train, track) as reporter,
+        Reporter(
+            context.ranks.is_main, context.folder, context.plan, context.recipe.train, track
+        ) as reporter,
     ):
         introduce(context, engine, reporter)
         initial = engine.trainable_state()
@@ -120,8 +126,11 @@ def trackers(context: Run) -> Iterator[Any]:
     accelerator, recipe = context.ranks.accelerator, context.recipe
     name = recipe.train.run_name or context.folder.name
     accelerator.init_trackers(name, config={"task": recipe.task, "seed": recipe.seed})
-    yield lambda values, step: accelerator.log(dict(values), step=step)
-    accelerator.end_training()
+    try:
+        yield lambda values, step: accelerator.log(dict(values), step=step)
+    finally:
+        for tracker in accelerator.trackers:
+            tracker.finish()
 
 
 def introduce(context: Run, engine: Engine, reporter: Reporter) -> None:
@@ -284,13 +293,21 @@ def evaluate_run(recipe: Recipe, launch: Launch, folder: Path) -> None:
     check_device(launch, torch.cuda.device_count())
     prepared = prepare_data(recipe)
     plan = plan_for(recipe, len(prepared.rows["train"]), launch.world_size)
-    ranks = start_ranks(launch, (), str(folder))
-    context = Run(recipe, launch, ranks, prepared, plan, folder)
-    frozen = load_frozen(recipe, str(ranks.device), launch.sharded)
-    model = PeftModel.from_pretrained(frozen, str(folder), is_trainable=True)
-    engine = start_engine(context, model)
+    with joined_ranks(launch, (), str(folder)) as ranks:
+        measure_again(Run(recipe, launch, ranks, prepared, plan, folder))
+
+
+def measure_again(context: Run) -> None:
+    """Base and adapter of the run's folder on the test split."""
+    device, folder = str(context.ranks.device), context.folder
+    frozen = load_frozen(context.recipe, device, context.launch.sharded)
+    engine = start_engine(
+        context, PeftModel.from_pretrained(frozen, str(folder), is_trainable=True)
+    )
     with engine.module.disable_adapter():
         base = measure(context, engine)
     adapted = measure(context, engine)
-    reporter = Reporter(ranks.is_main, folder, plan, recipe.train, lambda values, step: None)
+    reporter = Reporter(
+        context.ranks.is_main, folder, context.plan, context.recipe.train, lambda values, step: None
+    )
     report_results(context, base, adapted, reporter)

@@ -1,7 +1,11 @@
 """The processes of a run and the few things they say to each other."""
 
+import gc
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from traceback import clear_frames
 from typing import Any
 
 import torch
@@ -10,6 +14,7 @@ from accelerate.utils import DistributedType, InitProcessGroupKwargs
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from peftune.engines.launch import Launch
+from peftune.errors import PeftuneError
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,34 @@ class Ranks:
     def wait(self) -> None:
         """Return when every rank has arrived; a collective."""
         self.accelerator.wait_for_everyone()
+
+    def leave(self) -> None:
+        """End the process group, after everything that refers to it."""
+        gc.collect()
+        self.accelerator.state.destroy_process_group()
+
+
+@contextmanager
+def joined_ranks(launch: Launch, log_with: tuple[str, ...], project_dir: str) -> Iterator[Ranks]:
+    """Inside the block this process belongs to the group that the launcher prepared.
+
+    The last reference to a gloo group waits for the group's threads. Python's references release
+    the interpreter lock for that and the one in DistributedDataParallel does not, so a thread that
+    needs the lock would keep the process from ever ending (pytorch issue 56297). Whatever the block
+    built is therefore collected before the group is left, so the block must not leave an engine
+    behind in a variable of its own.
+    """
+    ranks = start_ranks(launch, log_with, project_dir)
+    try:
+        yield ranks
+    except BaseException as error:
+        # The frames of the traceback hold the engine.
+        clear_frames(error.__traceback__)
+        if isinstance(error, PeftuneError):
+            ranks.leave()
+        # After any other error a rank may still wait for this one: the launcher ends it.
+        raise
+    ranks.leave()
 
 
 def start_ranks(launch: Launch, log_with: tuple[str, ...], project_dir: str) -> Ranks:
