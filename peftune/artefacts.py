@@ -9,7 +9,7 @@ from transformers import AutoTokenizer, GenerationConfig
 
 from peftune.adapters import saved_form
 from peftune.export.adapter import save_adapter
-from peftune.export.card import model_card
+from peftune.export.card import base_license, model_card
 from peftune.export.merge import merge
 from peftune.model.base import load_base
 from peftune.preparation import Prepared
@@ -73,8 +73,14 @@ def write_merged(recipe: Recipe, adapter_folder: Path, out: Path) -> None:
 
 
 def write_card(
-    recipe: Recipe, folder: Path, prepared: Prepared, results: Mapping[str, Any]
+    recipe: Recipe,
+    folder: Path,
+    prepared: Prepared,
+    results: Mapping[str, Any],
+    train_results: Mapping[str, float],
 ) -> None:
     """README.md of the adapter."""
     counts: dict[str, int] = {split: report.rows for split, report in prepared.reports.items()}
-    write_text(folder / "README.md", model_card(recipe.model_dump(mode="json"), counts, results))
+    shown = recipe.model_dump(mode="json")
+    card = model_card(shown, counts, results, train_results, base_license(recipe.model))
+    write_text(folder / "README.md", card)

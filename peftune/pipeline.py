@@ -1,11 +1,9 @@
 """The stages of a run in order."""
 
-import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +13,16 @@ from peft import PeftModel
 from peftune.adapters import attach, parameter_groups
 from peftune.artefacts import load_frozen, write_adapter, write_card, write_merged, write_tokenizer
 from peftune.compatibility import RUN_MARK
+from peftune.context import Run
 from peftune.engines import prepare
 from peftune.engines.engine import Engine, StepShape
 from peftune.engines.launch import Launch, check_device
-from peftune.engines.ranks import Ranks, joined_ranks
+from peftune.engines.ranks import joined_ranks
 from peftune.environment import versions
-from peftune.evaluation.evaluate import Measurement, comparison, prediction_rows, results
-from peftune.evaluation.generate import generate_on_ranks
-from peftune.plan import Plan
-from peftune.preparation import Prepared, plan_for, prepare_data
+from peftune.measurement import EVAL_RESULTS, measure, report_results
+from peftune.preparation import plan_for, prepare_data
 from peftune.recipe import Recipe
-from peftune.records import write_json, write_jsonl, write_text
-from peftune.tasks import TASKS
+from peftune.records import read_json, write_json, write_text
 from peftune.training.checkpoint import prune_checkpoints, write_checkpoint
 from peftune.training.loop import train
 from peftune.training.optimizer import build_optimizer
@@ -35,21 +31,7 @@ from peftune.training.reporting import Reporter
 from peftune.training.selection import Selection, is_due
 from peftune.training.validation import held_out_loss
 
-
-@dataclass(frozen=True)
-class Run:
-    """What every stage of one run shares."""
-
-    recipe: Recipe
-    launch: Launch
-    ranks: Ranks
-    prepared: Prepared
-    plan: Plan
-    folder: Path
-
-    @property
-    def pad_token_id(self) -> int:
-        return self.prepared.tokenizer.pad_token_id
+TRAIN_RESULTS = "train_results.json"
 
 
 def run(recipe: Recipe, launch: Launch) -> None:
@@ -145,36 +127,6 @@ def introduce(context: Run, engine: Engine, reporter: Reporter) -> None:
     )
 
 
-def measure(context: Run, engine: Engine) -> Measurement | None:
-    """Loss and generated completions of the engine's model on the test split, if there is one."""
-    rows = context.prepared.rows["test"]
-    if not rows:
-        return None
-    batch = context.recipe.train.per_device_eval_batch_size
-    held_out = held_out_loss(engine, rows, context.pad_token_id, batch)
-    outputs = generate_test(context, engine) if TASKS[context.recipe.task].metrics else None
-    return Measurement(outputs, held_out.loss, held_out.target_tokens)
-
-
-def generate_test(context: Run, engine: Engine) -> tuple[str, ...]:
-    recipe, tokenizer = context.recipe, context.prepared.tokenizer
-    with torch.no_grad(), engine.autocast():
-        outputs = generate_on_ranks(
-            engine.module,
-            [row.prompt_ids for row in context.prepared.rows["test"]],
-            tokenizer,
-            recipe.evaluation,
-            context.prepared.end_ids,
-            recipe.train.per_device_eval_batch_size,
-            context.ranks.device,
-            rank=context.ranks.rank,
-            world_size=context.ranks.world_size,
-            gather_objects=context.ranks.gather_objects,
-            synced=context.launch.sharded,
-        )
-    return tuple(outputs)
-
-
 def fit(
     context: Run, engine: Engine, reporter: Reporter, initial: Mapping[str, torch.Tensor]
 ) -> None:
@@ -207,6 +159,7 @@ def fit(
         engine.load_trainable_state(best_state)
     if context.ranks.is_main:
         reporter.save_state(context.folder, record.step, selection)
+        write_json(context.folder / TRAIN_RESULTS, reporter.train_results(record.step))
 
 
 def validate(
@@ -252,35 +205,14 @@ def save(context: Run, engine: Engine, initial: Mapping[str, torch.Tensor]) -> N
     context.ranks.wait()
 
 
-def report_results(
-    context: Run, base: Measurement | None, adapted: Measurement | None, reporter: Reporter
-) -> None:
-    """Write eval_results.json and predictions.jsonl, and print base and adapted side by side."""
-    if base is None or adapted is None or not context.ranks.is_main:
-        return
-    task = TASKS[context.recipe.task]
-    by_row = {example.row: example for example in context.prepared.examples["test"]}
-    kept = [by_row[row.row] for row in context.prepared.rows["test"]]
-    text_bytes = None
-    if not task.metrics:
-        text_bytes = sum(len(example.completion.encode()) for example in kept)
-    references = [example.references for example in kept]
-    scores = results(
-        task.metrics, base, adapted, references, len(kept), context.recipe.seed, text_bytes
-    )
-    rows = prediction_rows(kept, base, adapted)
-    write_json(context.folder / "eval_results.json", scores)
-    write_jsonl(context.folder / "predictions.jsonl", rows)
-    for part in comparison(scores, rows, context.recipe.evaluation.shown_samples):
-        reporter.say(part)
-
-
 def merge_and_describe(context: Run, reporter: Reporter) -> None:
     """Merged model and model card, and where everything is."""
     if context.ranks.is_main:
-        file = context.folder / "eval_results.json"
-        scores = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-        write_card(context.recipe, context.folder, context.prepared, scores)
+        trained, scores = (
+            read_json(context.folder / name) for name in (TRAIN_RESULTS, EVAL_RESULTS)
+        )
+        write_json(context.folder / "all_results.json", {**trained, **scores})
+        write_card(context.recipe, context.folder, context.prepared, scores, trained)
         if context.recipe.export.merge:
             write_merged(context.recipe, context.folder, context.folder / "merged")
         for path in sorted(context.folder.iterdir()):

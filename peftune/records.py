@@ -1,4 +1,4 @@
-"""Writes text, JSON and JSON lines so that a file is either the old one or the complete new one."""
+"""Text, JSON and JSON lines, written so that a file is either the old one or the complete new one."""
 
 import json
 import os
@@ -20,6 +20,11 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """One JSON value, indented."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; empty when there is no such file."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 def write_jsonl(path: Path, rows: Iterable[Any]) -> None:

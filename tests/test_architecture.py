@@ -15,6 +15,8 @@ LEVELS = {
     "cli": 7,
     "pipeline": 6,
     "artefacts": 5,
+    "context": 5,
+    "measurement": 5,
     "preparation": 5,
     "compatibility": 5,
     "recipe": 4,
@@ -38,7 +40,12 @@ LEVELS = {
     "__init__": -1,
 }
 # Files of one level that belong together.
-TOGETHER = {("recipe", "recipe_file"), ("artefacts", "preparation")}
+TOGETHER = {
+    ("recipe", "recipe_file"),
+    ("artefacts", "preparation"),
+    ("context", "preparation"),
+    ("context", "measurement"),
+}
 SCRIPTS = ("make_dialogues.py", "pretrain.py")
 # Lists of words and sentences, not logic.
 WORD_TABLES = ("vocabulary", "scenarios_")

@@ -4,7 +4,6 @@ import copy
 import re
 from collections.abc import Mapping
 from pathlib import Path, PurePath
-from types import MappingProxyType
 from typing import Any
 
 import yaml
@@ -18,15 +17,14 @@ from peftune.model.section import ModelSection
 
 HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 FILES = ("train", "validation", "test", "chat_template")
-NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 def model_card(
     recipe: Mapping[str, Any],
     rows: Mapping[str, int],
     results: Mapping[str, Any],
-    train_results: Mapping[str, float] = NOTHING,
-    license_fields: Mapping[str, Any] = NOTHING,
+    train_results: Mapping[str, float],
+    license_fields: Mapping[str, Any],
 ) -> str:
     """The card's text.
 

@@ -37,6 +37,10 @@ def recipe(recipe_tree):
     return recipe
 
 
+def card_of(recipe, rows, results, train_results=None, license_fields=None):
+    return model_card(recipe, rows, results, train_results or {}, license_fields or {})
+
+
 def head_of(card):
     return yaml.safe_load(card.split("---\n")[1])
 
@@ -57,7 +61,7 @@ def fold_of(card):
 
 
 def test_the_hub_reads_the_head(recipe):
-    card = ModelCard(model_card(recipe(), ROWS, RESULTS, TRAIN_RESULTS, {"license": "mit"}))
+    card = ModelCard(card_of(recipe(), ROWS, RESULTS, TRAIN_RESULTS, {"license": "mit"}))
     assert card.data.base_model == "some/base"
     assert card.data.base_model_relation == "adapter"
     assert card.data.library_name == "peft"
@@ -77,7 +81,7 @@ def test_the_hub_reads_the_head(recipe):
 
 def test_nothing_unknown_is_made_up(recipe, data_folder):
     local = recipe(data={"path": str(data_folder)})
-    card = model_card(local, ROWS, {})
+    card = card_of(local, ROWS, {})
     assert head_of(card).keys() & {"license", "language", "datasets", "model-index"} == set()
     assert "This run had no test split." in card
     assert "licence of the base model is not known" in card
@@ -101,7 +105,7 @@ def test_no_folder_of_this_machine_is_told(
             "chat_template": str(tmp_path / "chat.jinja"),
         },
     }
-    card = model_card(recipe(**keys), ROWS, RESULTS, TRAIN_RESULTS)
+    card = card_of(recipe(**keys), ROWS, RESULTS, TRAIN_RESULTS)
     for folder in (model_folder, data_folder, tmp_path):
         assert str(folder.parent) not in card
         assert folder.parent.name not in card
@@ -118,28 +122,28 @@ def test_no_folder_of_this_machine_is_told(
 def test_a_folder_that_looks_like_a_hub_name_is_a_folder(recipe, tmp_path, monkeypatch):
     (tmp_path / "some" / "base").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
-    head = head_of(model_card(recipe(), ROWS, RESULTS))
+    head = head_of(card_of(recipe(), ROWS, RESULTS))
     assert "base_model" not in head
     assert head["datasets"] == ["some/talks"]
 
 
 def test_hub_names_without_an_owner(recipe):
     keys = {"model": {"model_name_or_path": "gpt2"}, "data": {"path": "squad"}}
-    head = head_of(model_card(recipe(**keys), ROWS, RESULTS))
+    head = head_of(card_of(recipe(**keys), ROWS, RESULTS))
     assert (head["base_model"], head["datasets"]) == ("gpt2", ["squad"])
 
 
 def test_the_environment_stays_out(recipe, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     monkeypatch.setenv("WANDB_API_KEY", "wandb_secret")
-    assert "secret" not in model_card(recipe(), ROWS, RESULTS, TRAIN_RESULTS)
+    assert "secret" not in card_of(recipe(), ROWS, RESULTS, TRAIN_RESULTS)
 
 
 def test_the_folded_recipe_is_the_recipe(recipe):
     """Also with a code block, braces and slashes in the template."""
     template = "/sum\n```\n{dialogue}\n```\n---"
     talk = recipe(data={"path": "some/talks", "prompt_template": template})
-    card = model_card(talk, ROWS, RESULTS)
+    card = card_of(talk, ROWS, RESULTS)
     assert block_of(card, "text") == template + "\n"
     folded = fold_of(card)
     assert folded == {**talk, "output_dir": "talk"}
@@ -147,7 +151,7 @@ def test_the_folded_recipe_is_the_recipe(recipe):
 
 
 def test_both_models_with_intervals_and_sample_sizes(recipe):
-    part = section_of(model_card(recipe(), ROWS, RESULTS, TRAIN_RESULTS), "Evaluation")
+    part = section_of(card_of(recipe(), ROWS, RESULTS, TRAIN_RESULTS), "Evaluation")
     assert "| rougeL | 0.1000 [0.0800, 0.1200] | 0.4000 [0.3500, 0.4500] |" in part
     assert "| loss | 3.0000 | 1.5000 |" in part
     assert "70 rows with 2,345 target tokens" in part
@@ -155,16 +159,16 @@ def test_both_models_with_intervals_and_sample_sizes(recipe):
 
 
 def test_rows_of_each_split_and_what_was_learnt(recipe):
-    part = section_of(model_card(recipe(), ROWS, RESULTS), "Data")
+    part = section_of(card_of(recipe(), ROWS, RESULTS), "Data")
     assert "| train | 1,200 |" in part and "| test | 70 |" in part
     assert "the completion and its end token" in part
     text = recipe(task="text", data={"path": "some/talks"})
-    assert "Learnt: all tokens" in section_of(model_card(text, ROWS, {}), "Data")
+    assert "Learnt: all tokens" in section_of(card_of(text, ROWS, {}), "Data")
 
 
 def test_how_it_was_trained(recipe):
     keys = {"quantization": {"method": "bnb-nf4"}}
-    part = section_of(model_card(recipe(**keys), ROWS, RESULTS, TRAIN_RESULTS), "Training")
+    part = section_of(card_of(recipe(**keys), ROWS, RESULTS, TRAIN_RESULTS), "Training")
     for row in (
         "| quantization | bnb-nf4 |",
         "| rows per step | 8 |",
@@ -178,19 +182,19 @@ def test_how_it_was_trained(recipe):
 
 def test_how_to_load_what_is_there(recipe):
     model = {"model_name_or_path": "some/base", "revision": "abc"}
-    part = section_of(model_card(recipe(model=model), ROWS, RESULTS), "Use")
+    part = section_of(card_of(recipe(model=model), ROWS, RESULTS), "Use")
     assert 'AutoModelForCausalLM.from_pretrained("some/base", revision="abc")' in part
     assert "PeftModel.from_pretrained(base, " in part
     assert "/merged" in part
     assert "{dialogue}\nSummary:" in part
     unmerged = recipe(export={"merge": False})
-    assert "merged" not in section_of(model_card(unmerged, ROWS, RESULTS), "Use")
+    assert "merged" not in section_of(card_of(unmerged, ROWS, RESULTS), "Use")
 
 
 def test_the_code_to_load_runs(recipe, adapter_folder, llama, tokenizer_folder, monkeypatch):
     """The block of a card for a local base, with its two places filled in."""
     keys = {"model": {"model_name_or_path": str(llama)}}
-    card = model_card(recipe(**keys), ROWS, RESULTS)
+    card = card_of(recipe(**keys), ROWS, RESULTS)
     code = block_of(card, "python")
     code = code.replace(f"path/to/{llama.name}", str(llama))
     code = code.replace('base, "path/to/this/folder"', f'base, "{adapter_folder}"')
@@ -208,7 +212,7 @@ def tokenizer_folder(model_folder):
 
 def test_the_code_for_the_embedded_base_is_python(recipe):
     keys = {"model": {"model_name_or_path": "embedded:decoder"}}
-    card = model_card(recipe(**keys), ROWS, RESULTS)
+    card = card_of(recipe(**keys), ROWS, RESULTS)
     code = block_of(card, "python")
     compile(code, "card", "exec")
     assert 'from_pretrained(embedded_path("embedded:decoder"))' in code
@@ -216,7 +220,7 @@ def test_the_code_for_the_embedded_base_is_python(recipe):
 
 
 def test_versions_are_those_of_this_installation(recipe):
-    part = section_of(model_card(recipe(), ROWS, RESULTS), "Versions")
+    part = section_of(card_of(recipe(), ROWS, RESULTS), "Versions")
     assert f"peftune {__version__}" in part
     assert f"peft {versions()['peft']}" in part
 

@@ -1,0 +1,26 @@
+"""What every stage of one run shares."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from peftune.engines.launch import Launch
+from peftune.engines.ranks import Ranks
+from peftune.plan import Plan
+from peftune.preparation import Prepared
+from peftune.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Run:
+    """A recipe on its ranks, with its rows and its arithmetic."""
+
+    recipe: Recipe
+    launch: Launch
+    ranks: Ranks
+    prepared: Prepared
+    plan: Plan
+    folder: Path
+
+    @property
+    def pad_token_id(self) -> int:
+        return self.prepared.tokenizer.pad_token_id

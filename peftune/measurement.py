@@ -1,0 +1,67 @@
+"""The test split through base and adapted model, and what is written and shown about it."""
+
+import torch
+
+from peftune.context import Run
+from peftune.engines.engine import Engine
+from peftune.evaluation.evaluate import Measurement, comparison, prediction_rows, results
+from peftune.evaluation.generate import generate_on_ranks
+from peftune.records import write_json, write_jsonl
+from peftune.tasks import TASKS
+from peftune.training.reporting import Reporter
+from peftune.training.validation import held_out_loss
+
+EVAL_RESULTS = "eval_results.json"
+
+
+def measure(context: Run, engine: Engine) -> Measurement | None:
+    """Loss and generated completions of the engine's model on the test split, if there is one."""
+    rows = context.prepared.rows["test"]
+    if not rows:
+        return None
+    batch = context.recipe.train.per_device_eval_batch_size
+    held_out = held_out_loss(engine, rows, context.pad_token_id, batch)
+    outputs = generate_test(context, engine) if TASKS[context.recipe.task].metrics else None
+    return Measurement(outputs, held_out.loss, held_out.target_tokens)
+
+
+def generate_test(context: Run, engine: Engine) -> tuple[str, ...]:
+    recipe, tokenizer = context.recipe, context.prepared.tokenizer
+    with torch.no_grad(), engine.autocast():
+        outputs = generate_on_ranks(
+            engine.module,
+            [row.prompt_ids for row in context.prepared.rows["test"]],
+            tokenizer,
+            recipe.evaluation,
+            context.prepared.end_ids,
+            recipe.train.per_device_eval_batch_size,
+            context.ranks.device,
+            rank=context.ranks.rank,
+            world_size=context.ranks.world_size,
+            gather_objects=context.ranks.gather_objects,
+            synced=context.launch.sharded,
+        )
+    return tuple(outputs)
+
+
+def report_results(
+    context: Run, base: Measurement | None, adapted: Measurement | None, reporter: Reporter
+) -> None:
+    """Write eval_results.json and predictions.jsonl, and print base and adapted side by side."""
+    if base is None or adapted is None or not context.ranks.is_main:
+        return
+    task = TASKS[context.recipe.task]
+    by_row = {example.row: example for example in context.prepared.examples["test"]}
+    kept = [by_row[row.row] for row in context.prepared.rows["test"]]
+    text_bytes = None
+    if not task.metrics:
+        text_bytes = sum(len(example.completion.encode()) for example in kept)
+    references = [example.references for example in kept]
+    scores = results(
+        task.metrics, base, adapted, references, len(kept), context.recipe.seed, text_bytes
+    )
+    rows = prediction_rows(kept, base, adapted)
+    write_json(context.folder / EVAL_RESULTS, scores)
+    write_jsonl(context.folder / "predictions.jsonl", rows)
+    for part in comparison(scores, rows, context.recipe.evaluation.shown_samples):
+        reporter.say(part)
