@@ -7,6 +7,7 @@ from pathlib import Path
 from peftune import adapters
 from peftune.data.roles import check_roles
 from peftune.engines.launch import Launch
+from peftune.environment import NOT_INSTALLED, installed
 from peftune.errors import RecipeError
 from peftune.model.base import check_model_files
 from peftune.plan import global_batch_size
@@ -28,6 +29,7 @@ def check_recipe(recipe: Recipe, launch: Launch) -> None:
     adapters.check(recipe.adapter, quantized=recipe.quantization is not None)
     _check_quantization(recipe, launch)
     _check_optimizer(recipe, launch)
+    _check_trackers(recipe)
     check_roles(recipe.data, TASKS[recipe.task].roles)
     check_model_files(recipe.model)
     check_output_folder(recipe)
@@ -57,6 +59,16 @@ def _check_optimizer(recipe: Recipe, launch: Launch) -> None:
             f"train.optim: {optim} keeps its state in a form that {launch.engine} cannot shard; use "
             "adamw_torch, or launch with accelerate_configs/ddp.yaml."
         )
+
+
+def _check_trackers(recipe: Recipe) -> None:
+    """Accelerate leaves out a tracker that is not there without a word."""
+    for name in recipe.train.report_to:
+        if installed(name) == NOT_INSTALLED:
+            raise RecipeError(
+                f"train.report_to: {name} is not installed; pip install 'peftune[trackers]', or "
+                "remove it."
+            )
 
 
 def check_output_folder(recipe: Recipe) -> None:

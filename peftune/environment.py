@@ -22,10 +22,11 @@ CONSTRAINTS = Path(__file__).resolve().parent.parent / "constraints.txt"
 
 def versions() -> dict[str, str]:
     """Version of Python and of each package, or `not installed`; imports none of them."""
-    return {"python": platform.python_version(), **{name: _installed(name) for name in PACKAGES}}
+    return {"python": platform.python_version(), **{name: installed(name) for name in PACKAGES}}
 
 
-def _installed(package: str) -> str:
+def installed(package: str) -> str:
+    """Version of a package, or `not installed`; imports nothing."""
     try:
         return version(package)
     except PackageNotFoundError:

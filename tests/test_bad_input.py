@@ -12,6 +12,11 @@ from typing import Any
 import pytest
 
 from peftune.cli import report_errors, train_recipe
+from peftune.compatibility import check_recipe
+from peftune.engines.launch import Launch
+from peftune.environment import NOT_INSTALLED
+from peftune.errors import RecipeError
+from peftune.recipe import Recipe
 from tests.conftest import REPOSITORY, sentence_pairs, write_jsonl, write_recipe
 
 FSDP2 = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "WORLD_SIZE": "2"}
@@ -506,6 +511,21 @@ def test_a_mistake_is_answered_in_one_line(
     assert [line for line in printed if line.startswith("error:")] == [expected]
     assert exit_code == 2
     assert sorted(Path(recipe).parent.rglob("*")) == before
+
+
+def test_a_tracker_that_is_not_installed_is_refused(
+    recipe_tree: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Accelerate would train without it and say nothing."""
+    recipe = Recipe.model_validate(
+        {**recipe_tree, "train": {**recipe_tree["train"], "report_to": ["wandb"]}}
+    )
+    launch = Launch("ddp", 1, 0, use_cpu=True, wants_gpu=False, offload=False)
+    monkeypatch.setattr("peftune.compatibility.installed", lambda name: "0.18")
+    check_recipe(recipe, launch)
+    monkeypatch.setattr("peftune.compatibility.installed", lambda name: NOT_INSTALLED)
+    with pytest.raises(RecipeError, match=r"train\.report_to: wandb is not installed"):
+        check_recipe(recipe, launch)
 
 
 def test_the_table_holds_as_many_kinds_as_promised() -> None:
