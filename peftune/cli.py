@@ -69,7 +69,7 @@ def _validate(path: Path, overrides: list[str]) -> None:
 def plan(
     recipe: RecipePath,
     overrides: Overrides = None,
-    world_size: Annotated[int, typer.Option(help="Devices to plan for.")] = 1,
+    world_size: Annotated[int, typer.Option(min=1, help="Devices to plan for.")] = 1,
     debug: Debug = False,
 ) -> None:
     """Print batches and steps. Example: peftune plan recipes/summarize.yaml --world-size 2"""
@@ -87,7 +87,7 @@ def _plan(path: Path, overrides: list[str], world_size: int) -> None:
 def preview(
     recipe: RecipePath,
     overrides: Overrides = None,
-    rows: Annotated[int, typer.Option(help="Rows to show.")] = 3,
+    rows: Annotated[int, typer.Option(min=1, help="Rows to show.")] = 3,
     debug: Debug = False,
 ) -> None:
     """Show rows as the model sees them, learnt tokens in colour.

@@ -162,6 +162,7 @@ def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, curve: lis
     tokenizer.save_pretrained(aside)
     lines = "".join(json.dumps(line) + "\n" for line in curve)
     (aside / "loss_curve.jsonl").write_text(lines, encoding="utf-8")
+    shutil.copy(FOLDER / "README.md", aside)
     shutil.rmtree(FOLDER, ignore_errors=True)
     os.replace(aside, FOLDER)
 

@@ -81,7 +81,7 @@ def load_tokenizer(section: ModelSection) -> Any:
             revision=section.revision,
             trust_remote_code=section.trust_remote_code,
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, KeyError) as error:
         raise ModelError(_unreachable(section, "tokenizer", error)) from error
     if not tokenizer.is_fast:
         raise ModelError(
@@ -105,23 +105,35 @@ def load_base(section: ModelSection, quantization: dict[str, Any], device: str) 
     once, others stay on the CPU until an engine places them. Raises ModelError.
     """
     from safetensors import SafetensorError
+    from torch import OutOfMemoryError
     from transformers import AutoModelForCausalLM
 
     check_model_files(section)
     placement = {"device_map": {"": device}} if quantization else {}
     try:
-        model = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             model_location(section),
             revision=section.revision,
             dtype=section.dtype,
             attn_implementation=section.attn_implementation,
             trust_remote_code=section.trust_remote_code,
             use_safetensors=True,
+            output_loading_info=True,
             **placement,
             **quantization,
         )
-    except (OSError, ValueError, SafetensorError) as error:
+    except OutOfMemoryError:
+        raise
+    except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
+        # RuntimeError: the weights do not fit the configuration; ImportError: a missing kernel.
         raise ModelError(_unreachable(section, "model", error)) from error
+    model, loading = loaded
+    missing = sorted(loading["missing_keys"])
+    if missing:
+        raise ModelError(
+            f"{KEY}: {section.model_name_or_path!r} lacks {len(missing)} weights of "
+            f"{type(model).__name__}, which would stay random numbers; the first is {missing[0]}."
+        )
     return model.requires_grad_(False)
 
 

@@ -5,7 +5,7 @@ from typing import Any, get_args
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import get_cosine_schedule_with_warmup, get_linear_schedule_with_warmup
 
@@ -51,9 +51,7 @@ def test_the_decay_ends_near_zero(shape: Shape, last: float) -> None:
     [("linear", get_linear_schedule_with_warmup), ("cosine", get_cosine_schedule_with_warmup)],
 )
 @pytest.mark.parametrize("warmup_steps", [0, 5])
-def test_the_decay_is_that_of_transformers(
-    shape: Shape, schedule: Any, warmup_steps: int
-) -> None:
+def test_the_decay_is_that_of_transformers(shape: Shape, schedule: Any, warmup_steps: int) -> None:
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
     theirs = []
     scheduler = schedule(optimizer, warmup_steps, 30)
@@ -64,6 +62,7 @@ def test_the_decay_is_that_of_transformers(
     assert factors(shape, warmup_steps, 30)[warmup_steps:] == pytest.approx(theirs[warmup_steps:])
 
 
+@settings(deadline=None)
 @given(st.sampled_from(SHAPES), st.integers(0, 300), st.integers(1, 200))
 def test_every_step_of_a_run_learns_and_none_over_the_peak(
     shape: Shape, warmup_steps: int, total_steps: int
@@ -71,6 +70,7 @@ def test_every_step_of_a_run_learns_and_none_over_the_peak(
     assert all(0 < factor <= 1 for factor in factors(shape, warmup_steps, total_steps))
 
 
+@settings(deadline=None)
 @given(st.sampled_from(SHAPES), st.integers(0, 2000), st.integers(0, 300), st.integers(1, 200))
 def test_the_factor_stays_between_zero_and_one(
     shape: Shape, step: int, warmup_steps: int, total_steps: int
@@ -84,6 +84,7 @@ def test_the_factor_stays_between_zero_and_one(
         assert factor == pytest.approx(0.0, abs=1e-12)
 
 
+@settings(deadline=None)
 @given(st.sampled_from(SHAPES), st.integers(1, 100), st.integers(2, 200))
 def test_nothing_jumps_at_the_end_of_the_warmup(
     shape: Shape, warmup_steps: int, more_steps: int

@@ -1,7 +1,7 @@
 """Which validation is the best, and when patience ends."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from peftune.training.selection import Selection, is_due
@@ -30,6 +30,7 @@ def test_a_loss_of_zero_is_the_best_there_is() -> None:
     assert after([0.0, 0.5]).best_step == 10
 
 
+@settings(deadline=None)
 @given(LOSSES)
 def test_the_best_is_the_first_lowest(losses: list[float]) -> None:
     selection = after(losses)
