@@ -96,9 +96,9 @@ def test_arguments_of_a_backend_reach_the_loading(
     """Quantized weights must not pass through the memory of another device."""
     given: dict[str, Any] = {}
 
-    def record(place: str, **arguments: Any) -> torch.nn.Module:
+    def record(place: str, **arguments: Any) -> tuple[torch.nn.Module, dict[str, Any]]:
         given.update(arguments)
-        return torch.nn.Linear(1, 1)
+        return torch.nn.Linear(1, 1), {"missing_keys": []}
 
     monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", record)
     load_base(section_of(model_folder), {"quantization_config": "four bits"}, "cuda:1")
