@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -14,6 +15,7 @@ from pydantic import ValidationError
 from peftune.errors import RecipeError
 from peftune.foreign_names import FOREIGN_NAMES
 from peftune.recipe import Recipe, json_schema, load_recipe, recipe_keys
+from peftune.section import Section
 from tests.conftest import write_recipe
 
 # Key by key away from the defaults, over all methods.
@@ -223,6 +225,17 @@ def test_a_written_recipe_is_read_as_the_same(
     again.write_text(recipe.to_yaml(), encoding="utf-8")
     assert load_recipe(again) == recipe
     assert load_recipe(again).to_yaml() == recipe.to_yaml()
+
+
+def test_a_written_recipe_spells_out_defaults_and_overrides(path: Path) -> None:
+    """So that a run can be repeated with a later release that has other defaults."""
+    recipe = load_recipe(path, ["train.weight_decay=0.25"])
+    written = yaml.safe_load(recipe.to_yaml())
+    assert written["train"]["weight_decay"] == 0.25
+    for name, part in recipe:
+        assert name in written
+        if isinstance(part, Section):
+            assert written[name].keys() == dict(part).keys()
 
 
 @settings(deadline=None)
