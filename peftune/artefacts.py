@@ -11,12 +11,16 @@ from peftune.adapters import saved_form
 from peftune.export.adapter import save_adapter
 from peftune.export.card import base_license, model_card
 from peftune.export.merge import merge
-from peftune.model.base import load_base
+from peftune.model.base import load_base, load_config
+from peftune.model.head import Head, head_modules, model_class
+from peftune.objectives import OBJECTIVES
 from peftune.preparation import Prepared
 from peftune.quantization import BACKENDS
 from peftune.recipe import Recipe
-from peftune.records import write_text
+from peftune.records import read_json, write_json, write_text
+from peftune.tasks import TASKS
 
+LABELS = "labels.json"
 Tensors = Mapping[str, torch.Tensor]
 DTYPES = {
     "float32": torch.float32,
@@ -25,17 +29,20 @@ DTYPES = {
 }
 
 
-def load_frozen(recipe: Recipe, device: str, sharded: bool) -> Any:
-    """The base model as the adapter is trained on it: quantized if the recipe says so."""
+def load_frozen(recipe: Recipe, head: Head, device: str, sharded: bool) -> tuple[Any, list[str]]:
+    """The base model as the adapter is trained on it, quantized if the recipe says so.
+
+    Also returns the modules that start from random numbers.
+    """
     section = recipe.quantization
     if section is None:
-        return load_base(recipe.model, {}, device)
+        return load_base(recipe.model, head, {}, device)
     backend = BACKENDS[section.method]
-    model = load_base(
-        recipe.model, backend.load_kwargs(section, recipe.model.dtype, sharded), device
-    )
+    whole = head_modules(load_config(recipe.model), head)
+    arguments = backend.load_kwargs(section, recipe.model.dtype, sharded, whole)
+    model, new = load_base(recipe.model, head, arguments, device)
     backend.prepare(model)
-    return model
+    return model, new
 
 
 def write_adapter(
@@ -52,24 +59,40 @@ def write_tokenizer(prepared: Prepared, folder: Path) -> None:
     """Tokenizer, chat template and a generation config that knows where an answer ends."""
     tokenizer = prepared.tokenizer
     tokenizer.save_pretrained(folder)
-    GenerationConfig(
-        eos_token_id=list(prepared.end_ids), pad_token_id=tokenizer.pad_token_id
-    ).save_pretrained(folder)
+    if prepared.objective.generates:
+        GenerationConfig(
+            eos_token_id=list(prepared.end_ids),
+            pad_token_id=tokenizer.pad_token_id,
+            decoder_start_token_id=prepared.batching.decoder_start_token_id,
+            forced_bos_token_id=prepared.forced_first_token,
+        ).save_pretrained(folder)
+    else:
+        labels = {"objective": prepared.objective.name, "labels": list(prepared.head.labels)}
+        write_json(folder / LABELS, labels)
 
 
-def write_merged(recipe: Recipe, adapter_folder: Path, out: Path) -> None:
+def write_merged(recipe: Recipe, head: Head, adapter_folder: Path, out: Path) -> None:
     """A model that loads without peft, in `model.dtype`, with everything a loader needs."""
 
     def load() -> Any:
         if recipe.export.merge_base == "dequantized":
-            return load_frozen(recipe, "cpu", sharded=False)
-        return load_base(recipe.model, {}, "cpu")
+            return load_frozen(recipe, head, "cpu", sharded=False)[0]
+        return load_base(recipe.model, head, {}, "cpu")[0]
 
     tokenizer = AutoTokenizer.from_pretrained(adapter_folder)
-    generation = GenerationConfig.from_pretrained(adapter_folder)
     merge(adapter_folder, load, out, recipe.export.merge_base, DTYPES[recipe.model.dtype])
     tokenizer.save_pretrained(out)
-    generation.save_pretrained(out)
+    if head.objective.generates:
+        GenerationConfig.from_pretrained(adapter_folder).save_pretrained(out)
+
+
+def merge_run(recipe: Recipe, run: Path, out: Path) -> None:
+    """`peftune merge`: the merged model of a finished run, whose data need not be there any more."""
+    default = TASKS[recipe.task].objectives[model_class(load_config(recipe.model))]
+    saved = {"objective": default, "labels": []} | read_json(run / LABELS)
+    pad_token_id = AutoTokenizer.from_pretrained(run).pad_token_id
+    head = Head(OBJECTIVES[saved["objective"]], tuple(saved["labels"]), pad_token_id)
+    write_merged(recipe, head, run, out)
 
 
 def write_card(
@@ -82,5 +105,7 @@ def write_card(
     """README.md of the adapter."""
     counts: dict[str, int] = {split: report.rows for split, report in prepared.reports.items()}
     shown = recipe.model_dump(mode="json")
-    card = model_card(shown, counts, results, train_results, base_license(recipe.model))
+    card = model_card(
+        shown, prepared.objective, counts, results, train_results, base_license(recipe.model)
+    )
     write_text(folder / "README.md", card)

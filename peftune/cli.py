@@ -131,9 +131,9 @@ def merge(
 
 def _merge(run: Path, out: Path, overrides: list[str]) -> None:
     recipe = load_recipe(run / RUN_MARK, overrides)
-    from peftune.artefacts import write_merged
+    from peftune.artefacts import merge_run
 
-    write_merged(recipe, run, out)
+    merge_run(recipe, run, out)
     print(out)
 
 

@@ -20,7 +20,3 @@ class Run:
     prepared: Prepared
     plan: Plan
     folder: Path
-
-    @property
-    def pad_token_id(self) -> int:
-        return self.prepared.tokenizer.pad_token_id

@@ -36,7 +36,6 @@ FOREIGN_NAMES: dict[str, str] = {
     "lora_target": "adapter.target_modules",
     "lora_target_linear": "adapter.target_modules",
     "lora_target_modules": "adapter.target_modules",
-    "loraplus_lr_ratio": "adapter.loraplus_lr_ratio",
     "lr": "train.learning_rate",
     "lr_scheduler": "train.lr_scheduler_type",
     "max_grad_value": "train.max_grad_norm",

@@ -1,5 +1,6 @@
 """The stages of a run in order."""
 
+import math
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -19,6 +20,7 @@ from peftune.engines.engine import Engine, StepShape
 from peftune.engines.launch import Launch, check_device
 from peftune.engines.ranks import joined_ranks
 from peftune.environment import versions
+from peftune.errors import TrainingError
 from peftune.measurement import EVAL_RESULTS, measure, report_results
 from peftune.preparation import plan_for, prepare_data
 from peftune.recipe import Recipe
@@ -66,11 +68,14 @@ def run_on_ranks(context: Run) -> None:
 def adapted_model(context: Run) -> PeftModel:
     """The frozen base with a fresh adapter, the same on every rank."""
     recipe = context.recipe
-    model = load_frozen(recipe, str(context.ranks.device), context.launch.sharded)
+    head, device = context.prepared.head, str(context.ranks.device)
+    # A new head is drawn while loading; the adapter is the same with or without one.
+    seed_initialisation(recipe.seed)
+    model, new = load_frozen(recipe, head, device, context.launch.sharded)
     if recipe.train.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     seed_initialisation(recipe.seed)
-    return attach(recipe.adapter, model)
+    return attach(recipe.adapter, model, head.objective.task_type, new)
 
 
 def start_engine(context: Run, model: PeftModel) -> Engine:
@@ -139,7 +144,7 @@ def fit(
     steps = train(
         engine,
         context.prepared.rows["train"],
-        context.pad_token_id,
+        context.prepared.batching,
         section,
         plan,
         context.recipe.seed,
@@ -167,7 +172,12 @@ def validate(
 ) -> Selection:
     batch = context.recipe.train.per_device_eval_batch_size
     rows = context.prepared.rows["validation"]
-    held_out = held_out_loss(engine, rows, context.pad_token_id, batch)
+    held_out = held_out_loss(engine, rows, context.prepared.batching, batch)
+    if not math.isfinite(held_out.loss):
+        raise TrainingError(
+            f"step {step}: the validation loss is {held_out.loss}. Lower train.learning_rate, or set "
+            "model.dtype: float32."
+        )
     reporter.validation(step, held_out.loss, held_out.target_tokens)
     return selection.updated(step, held_out.loss)
 
@@ -214,7 +224,9 @@ def merge_and_describe(context: Run, reporter: Reporter) -> None:
         write_json(context.folder / "all_results.json", {**trained, **scores})
         write_card(context.recipe, context.folder, context.prepared, scores, trained)
         if context.recipe.export.merge:
-            write_merged(context.recipe, context.folder, context.folder / "merged")
+            write_merged(
+                context.recipe, context.prepared.head, context.folder, context.folder / "merged"
+            )
         for path in sorted(context.folder.iterdir()):
             reporter.say(f"wrote {path}{os.sep if path.is_dir() else ''}")
     context.ranks.wait()
@@ -231,8 +243,10 @@ def evaluate_run(recipe: Recipe, launch: Launch, folder: Path) -> None:
 
 def measure_again(context: Run) -> None:
     """Base and adapter of the run's folder on the test split."""
-    device, folder = str(context.ranks.device), context.folder
-    frozen = load_frozen(context.recipe, device, context.launch.sharded)
+    device, folder, head = str(context.ranks.device), context.folder, context.prepared.head
+    # The base's own head is the one that training started from.
+    seed_initialisation(context.recipe.seed)
+    frozen, _ = load_frozen(context.recipe, head, device, context.launch.sharded)
     engine = start_engine(
         context, PeftModel.from_pretrained(frozen, str(folder), is_trainable=True)
     )

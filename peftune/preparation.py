@@ -5,26 +5,43 @@ from dataclasses import dataclass
 from typing import Any
 
 from peftune.data.chat import chat_template_text
+from peftune.data.classification import encode_labelled
+from peftune.data.collate import Batching
 from peftune.data.encoding import EncodedRow, EncodingReport, encode
 from peftune.data.examples import Example
+from peftune.data.labels import label_names, label_objective
+from peftune.data.languages import forced_first_token, set_languages
 from peftune.data.preview import preview
-from peftune.data.section import SPLITS, Split
+from peftune.data.section import SPLITS, DataSection, Split
+from peftune.data.seq2seq import encode_seq2seq
 from peftune.data.sources import load_splits
-from peftune.errors import RecipeError
-from peftune.model.base import load_tokenizer
+from peftune.errors import DataError, ModelError, RecipeError
+from peftune.model.base import load_config, load_tokenizer, require_end_token
+from peftune.model.head import Head, model_class
+from peftune.objectives import OBJECTIVES, Objective
 from peftune.plan import Plan, make_plan
 from peftune.recipe import Recipe
 from peftune.tasks import TASKS
 
+Encoded = tuple[list[EncodedRow], EncodingReport]
+
 
 @dataclass(frozen=True)
 class Prepared:
-    """The data of a run as text and as tokens, split by split."""
+    """The data of a run as text and as tokens, split by split, and what is learnt from it."""
 
     tokenizer: Any
+    head: Head
+    batching: Batching
     examples: Mapping[Split, list[Example]]
     rows: Mapping[Split, list[EncodedRow]]
     reports: Mapping[Split, EncodingReport]
+    forced_first_token: int | None
+    """What every generated text must start with: the code of its language."""
+
+    @property
+    def objective(self) -> Objective:
+        return self.head.objective
 
     @property
     def end_ids(self) -> tuple[int, ...]:
@@ -38,21 +55,78 @@ def prepare_data(recipe: Recipe) -> Prepared:
     task = TASKS[recipe.task]
     examples = load_splits(recipe.data, task.roles, task.prompt_template, recipe.seed)
     _require_validation(recipe, examples)
-    tokenizer = load_tokenizer(recipe.model)
-    if recipe.data.chat_template is not None:
-        # Saved with the adapter, so that whoever loads it renders chats as they were learnt.
-        tokenizer.chat_template = chat_template_text(recipe.data, tokenizer)
+    tokenizer, config = load_tokenizer(recipe.model), load_config(recipe.model)
+    head = _head(recipe, config, examples, tokenizer.pad_token_id)
+    _prepare_tokenizer(recipe, head.objective, tokenizer)
     encoded = {
-        split: encode(examples[split], tokenizer, recipe.data, split)
+        split: _encode(examples[split], tokenizer, recipe.data, split, head, config)
         for split in SPLITS
         if examples[split]
     }
     return Prepared(
         tokenizer=tokenizer,
+        head=head,
+        batching=_batching(head, config),
         examples=examples,
         rows={split: encoded[split][0] if split in encoded else [] for split in SPLITS},
         reports={split: report for split, (_, report) in encoded.items()},
+        forced_first_token=forced_first_token(tokenizer, recipe.data),
     )
+
+
+def _head(
+    recipe: Recipe, config: Any, examples: Mapping[Split, list[Example]], pad_token_id: int
+) -> Head:
+    """What this model predicts for this task. Raises ModelError for a model that cannot."""
+    possible, found = TASKS[recipe.task].objectives, model_class(config)
+    if found not in possible:
+        raise ModelError(
+            f"task: {recipe.task} needs a model that is {' or '.join(possible)}; "
+            f"{recipe.model.model_name_or_path!r} is {found}."
+        )
+    if OBJECTIVES[possible[found]].generates:
+        return Head(OBJECTIVES[possible[found]], (), pad_token_id)
+    name = label_objective(recipe.data, examples["train"])
+    names = label_names(recipe.data, name, examples)
+    return Head(OBJECTIVES[name], names, pad_token_id)
+
+
+def _prepare_tokenizer(recipe: Recipe, objective: Objective, tokenizer: Any) -> None:
+    if objective.generates:
+        require_end_token(recipe.model, tokenizer)
+    if objective.name == "seq2seq" and recipe.data.chat_template is not None:
+        raise DataError("data.chat_template: an encoder-decoder reads plain prompts; remove it.")
+    if objective.name == "seq2seq" or recipe.data.source_language or recipe.data.target_language:
+        set_languages(tokenizer, recipe.data)
+    if recipe.data.chat_template is not None:
+        # Saved with the adapter, so that whoever loads it renders chats as they were learnt.
+        tokenizer.chat_template = chat_template_text(recipe.data, tokenizer)
+
+
+def _encode(
+    examples: list[Example],
+    tokenizer: Any,
+    section: DataSection,
+    split: Split,
+    head: Head,
+    config: Any,
+) -> Encoded:
+    match head.objective.name:
+        case "causal":
+            return encode(examples, tokenizer, section, split)
+        case "seq2seq":
+            return encode_seq2seq(examples, tokenizer, section, split)
+    objective, names = head.objective.name, head.labels
+    end = tokenizer.eos_token_id if config.is_encoder_decoder else None
+    return encode_labelled(examples, tokenizer, section, split, objective, names, end)
+
+
+def _batching(head: Head, config: Any) -> Batching:
+    objective = head.objective.name
+    # mBART's decoder starts from the last token of the target, which says its language.
+    starts = objective == "seq2seq" and config.model_type != "mbart"
+    start = config.decoder_start_token_id if starts else None
+    return Batching(objective, head.pad_token_id, start)
 
 
 def _require_validation(recipe: Recipe, examples: Mapping[Split, list[Example]]) -> None:

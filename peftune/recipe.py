@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
@@ -43,7 +44,7 @@ class Recipe(Section):
     overwrite_output_dir: bool = False
     """Replace an earlier run of peftune in `output_dir`."""
 
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, le=2**32 - 1)
     """Data order, adapter initialisation and dropout are functions of this number and the step."""
 
     model: ModelSection
@@ -125,7 +126,8 @@ def _problem(details: ErrorDetails, key: tuple[str, ...]) -> str:
         case "value_error":
             return f"{context['error']}."
         case "float_type" | "int_type" if isinstance(value, str) and _is_number(value):
-            return f"{value!r} is text in YAML, not a number; write {_as_yaml_number(value)}."
+            number = _as_yaml_number(value, whole=kind == "int_type")
+            return f"{value!r} is text in YAML, not a number; write {number}."
         case "union_tag_invalid":
             known = context["expected_tags"]
             return f"{context['tag']!r} is not one of {known}.{_closest(context['tag'], known)}"
@@ -142,12 +144,21 @@ def _closest(value: Any, choices: str) -> str:
 
 def _unknown_key(key: tuple[str, ...]) -> str:
     leaf, known = key[-1], list(recipe_keys())
+    if ".".join(key) in known:
+        return f"not a key of this method; it belongs to {' and '.join(_methods_with(*key))}."
     if leaf in FOREIGN_NAMES:
         return f"unknown key. peftune calls it {FOREIGN_NAMES[leaf]}."
     elsewhere = [name for name in known if name.split(".")[-1] == leaf]
     if elsewhere:
         return f"unknown key. It belongs to {elsewhere[0]}."
     return f"unknown key.{did_you_mean('.'.join(key), known)}"
+
+
+def _methods_with(section: str, key: str) -> Iterator[str]:
+    """The methods of a section, as `method` names them, that have this key."""
+    for variant in _sections_in(Recipe.model_fields[section].annotation):
+        if key in variant.model_fields:
+            yield from get_args(variant.model_fields["method"].annotation)
 
 
 def recipe_keys(section: Any = Recipe, prefix: str = "") -> Iterator[str]:
@@ -167,14 +178,17 @@ def _sections_in(annotation: Any) -> Iterator[type[Section]]:
 
 def _is_number(text: str) -> bool:
     try:
-        float(text)
+        return isfinite(float(text))
     except ValueError:
         return False
-    return True
 
 
-def _as_yaml_number(text: str) -> str:
+def _as_yaml_number(text: str, whole: bool) -> str:
+    """The spelling that YAML 1.1 reads as a number: with a point, and a sign in the exponent."""
+    if whole and float(text).is_integer():
+        return str(int(float(text)))
     mantissa, exponent_mark, exponent = text.lower().partition("e")
     if not exponent_mark:
         return text
-    return f"{mantissa if '.' in mantissa else mantissa + '.0'}e{exponent}"
+    signed = exponent if exponent[0] in "+-" else f"+{exponent}"
+    return f"{mantissa if '.' in mantissa else mantissa + '.0'}e{signed}"

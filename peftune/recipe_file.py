@@ -71,6 +71,11 @@ def _check_events(path: Path, text: str) -> None:
                 f"{path}:{line}: anchors and aliases (& and *) are not allowed in a recipe; "
                 "write the value out."
             )
+        if _is_tagged(event):
+            raise RecipeError(
+                f"{path}:{line}: tags (!!) and merge keys (<<) are not allowed in a recipe; write "
+                "the value out."
+            )
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
         elif isinstance(event, yaml.CollectionEndEvent):
@@ -81,6 +86,12 @@ def _check_events(path: Path, text: str) -> None:
 
 def _is_anchored(event: yaml.Event) -> bool:
     return isinstance(event, yaml.NodeEvent) and event.anchor is not None
+
+
+def _is_tagged(event: yaml.Event) -> bool:
+    merges = isinstance(event, yaml.ScalarEvent) and event.value == "<<" and event.style is None
+    tagged = isinstance(event, yaml.ScalarEvent | yaml.CollectionStartEvent) and event.tag
+    return merges or bool(tagged)
 
 
 def _key_lines(path: Path, root: yaml.MappingNode) -> Lines:
@@ -108,7 +119,7 @@ def parse_override(argument: str) -> tuple[tuple[str, ...], Any]:
     text = match["value"]
     try:
         value = float(text) if PLAIN_FLOAT.fullmatch(text) else yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise RecipeError(f"{argument!r}: the value is not valid YAML.") from error
     return tuple(match["key"].split(".")), value
 

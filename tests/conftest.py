@@ -12,6 +12,8 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 NAMES = ("Mia", "Tom", "Ada", "Leo", "Eva", "Max")
+MOODS = ("good", "bad", "odd")
+VALUES = {"good": 1.5, "bad": -1.5, "odd": 0.25}
 THINGS = ("a ladder", "the red bike", "two tickets", "a map", "some tea", "the green tent")
 
 
@@ -84,6 +86,89 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
     ).save_pretrained(folder)
     return folder
+
+
+SIZES = {
+    "vocab_size": 384,
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 256,
+    "pad_token_id": 0,
+}
+
+
+def labelled_rows(count: int, offset: int) -> list[dict[str, Any]]:
+    rows = []
+    for index in range(offset, offset + count):
+        mood, late = MOODS[index % 3], index % 2 == 0
+        rows.append(
+            {
+                "text": f"On day {index} the tea was {mood}{' and late' * late}.",
+                "label": mood,
+                "labels": [mood, "late"] if late else [mood],
+                "value": VALUES[mood],
+                "question": "How was it?",
+            }
+        )
+    return rows
+
+
+@pytest.fixture(scope="session")
+def labelled_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("labelled")
+    for split, count, offset in (("train", 60, 0), ("validation", 6, 60), ("test", 12, 66)):
+        write_jsonl(folder / f"{split}.jsonl", labelled_rows(count, offset))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory, model_folder: Path) -> dict[str, Path]:
+    """By name: a decoder, two encoder-decoders and an encoder with one tokenizer."""
+    import torch
+    from transformers import (
+        AutoTokenizer,
+        BartConfig,
+        BartForConditionalGeneration,
+        BertConfig,
+        BertForMaskedLM,
+        T5Config,
+        T5ForConditionalGeneration,
+    )
+
+    torch.manual_seed(0)
+    ends = {"pad_token_id": 0, "eos_token_id": 1}
+    bart = {
+        "vocab_size": 384,
+        "d_model": 64,
+        "encoder_layers": 2,
+        "decoder_layers": 2,
+        "encoder_ffn_dim": 128,
+        "decoder_ffn_dim": 128,
+        "encoder_attention_heads": 4,
+        "decoder_attention_heads": 4,
+        "max_position_embeddings": 256,
+        "bos_token_id": 1,
+        "decoder_start_token_id": 1,
+        "forced_eos_token_id": None,
+    }
+    # Dropout depends on the rank; without it the layouts can be compared.
+    still = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    t5 = {"vocab_size": 384, "d_model": 64, "d_kv": 16, "d_ff": 128, "num_layers": 2}
+    made = {
+        "bert": BertForMaskedLM(BertConfig(**SIZES, **still, initializer_range=0.1)),
+        "bart": BartForConditionalGeneration(BartConfig(**bart, **ends)),
+        "t5": T5ForConditionalGeneration(
+            T5Config(**t5, num_heads=4, decoder_start_token_id=0, dropout_rate=0.0, **ends)
+        ),
+    }
+    folders = {"llama": model_folder}
+    for name, model in made.items():
+        folders[name] = tmp_path_factory.mktemp(name)
+        model.save_pretrained(folders[name])
+        AutoTokenizer.from_pretrained(model_folder).save_pretrained(folders[name])
+    return folders
 
 
 @pytest.fixture

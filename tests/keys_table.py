@@ -1,6 +1,6 @@
-"""The README's table of recipe keys, made from the recipe's JSON Schema.
+"""The README's tables of recipe keys and of tasks, made from the code.
 
-`python -m tests.keys_table` writes it, and recipes/recipe.schema.json, anew.
+`python -m tests.keys_table` writes them, and recipes/recipe.schema.json, anew.
 """
 
 import json
@@ -10,12 +10,20 @@ from typing import Any
 
 import yaml
 
+from peftune.objectives import MODEL_CLASSES
 from peftune.recipe import json_schema
+from peftune.tasks import TASKS
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 README = REPOSITORY / "README.md"
 SCHEMA_FILE = REPOSITORY / "recipes" / "recipe.schema.json"
 BEGIN, END = "<!-- recipe keys: begin -->\n", "<!-- recipe keys: end -->"
+BEGIN_TASKS, END_TASKS = "<!-- tasks: begin -->\n", "<!-- tasks: end -->"
+MEASURES = {
+    "rouge": "ROUGE-1, -2 and -L",
+    "translation": "sacreBLEU, chrF++",
+    "answers": "exact match and F1 as SQuAD; the last number of worked answers",
+}
 NAMES = {
     "string": "text",
     "integer": "whole number",
@@ -37,6 +45,19 @@ def keys_table() -> str:
             lines += _section_rows(name, variants, optional=name not in recipe["required"])
         else:
             lines.append(_row(name, field, name in recipe["required"], ""))
+    return "\n".join(lines) + "\n"
+
+
+def tasks_table() -> str:
+    """Markdown: which class of model can do which task, and how it is judged."""
+    lines = [f"| Task | {' | '.join(MODEL_CLASSES)} | Test split |", "|---|---|---|---|---|"]
+    for task in TASKS.values():
+        able = ["yes" if kind in task.objectives else "no" for kind in MODEL_CLASSES]
+        measures = [MEASURES[name] for name in task.metrics]
+        if "label" in task.roles:
+            measures = ["accuracy, F1, Matthews, confusion matrix; AUROC; Pearson, Spearman"]
+        judged = "; ".join(measures) or "loss, perplexity, bits per byte"
+        lines.append(f"| `{task.name}` | {' | '.join(able)} | {judged} |")
     return "\n".join(lines) + "\n"
 
 
@@ -94,7 +115,11 @@ def _values(field: Schema) -> str:
         return ", ".join(_default(value) for value in allowed)
     if field["type"] == "array":
         return f"list of {_values(field['items'])}"
-    limits = [f"{sign} {field[limit]:g}" for limit, sign in LIMITS.items() if limit in field]
+    limits = [
+        f"{sign} {field[limit]:{',' if isinstance(field[limit], int) else 'g'}}"
+        for limit, sign in LIMITS.items()
+        if limit in field
+    ]
     return " ".join([NAMES[field["type"]], ", ".join(limits)]).strip()
 
 
@@ -103,11 +128,15 @@ def schema_text() -> str:
     return json.dumps(json_schema(), indent=2) + "\n"
 
 
+def _replaced(text: str, begin: str, end: str, table: str) -> str:
+    before, _, rest = text.partition(begin)
+    return before + begin + table + end + rest.partition(end)[2]
+
+
 def main() -> None:
-    """Bring both generated texts up to date."""
-    before, _, rest = README.read_text(encoding="utf-8").partition(BEGIN)
-    _, _, after = rest.partition(END)
-    README.write_text(before + BEGIN + keys_table() + END + after, encoding="utf-8")
+    """Bring the generated texts up to date."""
+    text = _replaced(README.read_text(encoding="utf-8"), BEGIN, END, keys_table())
+    README.write_text(_replaced(text, BEGIN_TASKS, END_TASKS, tasks_table()), encoding="utf-8")
     SCHEMA_FILE.write_text(schema_text(), encoding="utf-8")
 
 

@@ -36,6 +36,7 @@ LEVELS = {
     "section": 0,
     "records": 0,
     "foreign_names": 0,
+    "objectives": 0,
     "embedded": 0,
     "__init__": -1,
 }

@@ -20,7 +20,16 @@ from peftune.engines.launch import Launch
 from peftune.recipe import load_recipe
 from tests.conftest import REPOSITORY
 from tests.engines.test_layouts import LAYOUTS
-from tests.keys_table import BEGIN, END, SCHEMA_FILE, keys_table, schema_text
+from tests.keys_table import (
+    BEGIN,
+    BEGIN_TASKS,
+    END,
+    END_TASKS,
+    SCHEMA_FILE,
+    keys_table,
+    schema_text,
+    tasks_table,
+)
 from tests.launching import environment, free_port
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
@@ -281,6 +290,11 @@ def test_the_launcher_table_has_no_other_file() -> None:
 def test_the_table_of_keys_is_current() -> None:
     """After a change of a section run `python -m tests.keys_table`."""
     assert README.partition(BEGIN)[2].partition(END)[0] == keys_table()
+
+
+def test_the_table_of_tasks_is_current() -> None:
+    """After a change of a task run `python -m tests.keys_table`."""
+    assert README.partition(BEGIN_TASKS)[2].partition(END_TASKS)[0] == tasks_table()
 
 
 def test_the_schema_file_is_current(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from peftune.errors import RecipeError
 from peftune.foreign_names import FOREIGN_NAMES
 from peftune.recipe import Recipe, json_schema, load_recipe, recipe_keys
 from peftune.section import Section
+from peftune.tasks import TASKS
 from tests.conftest import write_recipe
 
 # Key by key away from the defaults, over all methods.
@@ -147,7 +148,7 @@ def test_every_problem_has_one_line_that_tells_where(path: Path) -> None:
         ("train.r=1", "train.r: unknown key. It belongs to adapter.r."),
         ("model.zzzzzzzzzz=1", "model.zzzzzzzzzz: unknown key."),
         ("task=instrukt", "task: 'instrukt' is not a task. Did you mean instruct? The tasks are: "
-         "summarize, instruct, text."),
+         "classify, qa, summarize, translate, instruct, text."),
         ("model.dtype=bf16", "model.dtype: 'bf16' is not one of 'float32', 'bfloat16' or 'float16'."
          " Did you mean bfloat16?"),
         ("quantization={}", "quantization: needs the key method."),
@@ -285,4 +286,4 @@ def test_the_schema_is_json_with_every_key_explained() -> None:
         found |= set(schema_keys(schema, field, f"{name}."))
     assert found == set(recipe_keys())
     assert set(schema["required"]) == {"task", "output_dir", "model", "data", "adapter", "train"}
-    assert schema["properties"]["task"]["enum"] == ["summarize", "instruct", "text"]
+    assert schema["properties"]["task"]["enum"] == [*TASKS]

@@ -1,6 +1,6 @@
 """Extension point: one file for each way to adapt a frozen model."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
@@ -36,16 +36,22 @@ def check(section: AdapterSection, quantized: bool) -> None:
 
 
 def attach(
-    section: AdapterSection, model: "PreTrainedModel", task_type: str = "CAUSAL_LM"
+    section: AdapterSection,
+    model: "PreTrainedModel",
+    task_type: str = "CAUSAL_LM",
+    new_modules: Sequence[str] = (),
 ) -> "PeftModel":
     """Put the adapter on `model`, in place: trained parameters float32, all others frozen.
 
-    Random numbers come from torch's global generator. `model` holds whole weights on one device.
+    `new_modules` start from random numbers: they get no adapter and are trained in full. The
+    adapter's own come from torch's global generator. `model` holds whole weights on one device.
     Raises ModelError when a module name, pattern or rank does not fit the model.
     """
-    from peftune.adapters.attachment import attach_config
+    from peftune.adapters.attachment import attach_config, with_new_modules
 
     config = ADAPTERS[section.method].peft_config(section, model.config.model_type, task_type)
+    if new_modules:
+        config = with_new_modules(config, model, new_modules)
     adapted = attach_config(config, model)
     if isinstance(section, DoraSection):
         dora.reset_magnitudes(adapted)

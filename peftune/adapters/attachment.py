@@ -1,6 +1,6 @@
 """Puts an adapter on a frozen model: what trains is float32, everything else stays as loaded."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -9,6 +9,7 @@ from peftune.adapters.targets import (
     check_modules_to_save,
     check_patterns,
     check_targets,
+    linear_layers,
     names,
     tied_layers,
 )
@@ -36,6 +37,22 @@ def attach_config(config: "LoraConfig | IA3Config", model: "PreTrainedModel") ->
         adapted = get_peft_model(model, config)
     _train_in_float32(adapted, dtype)
     return adapted
+
+
+def with_new_modules(
+    config: "LoraConfig | IA3Config", model: "PreTrainedModel", new_modules: Sequence[str]
+) -> "LoraConfig | IA3Config":
+    """`config` with these modules trained in full, and every adapted layer outside of them.
+
+    peft's all-linear would also put an adapter inside a head that it does not know by name.
+    """
+    inside = tuple(f"{name}." for name in new_modules)
+    targets = config.target_modules
+    if targets == "all-linear":
+        layers = linear_layers(model)
+        targets = [n for n in layers if n not in new_modules and not n.startswith(inside)]
+    saved = [*(config.modules_to_save or ()), *new_modules]
+    return replace(config, target_modules=targets, modules_to_save=saved)
 
 
 def _attach_low_rank(config: "LoraConfig", model: "PreTrainedModel") -> "PeftModel":

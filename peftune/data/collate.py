@@ -1,27 +1,77 @@
 """Encoded rows become one batch of tensors."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 
 from peftune.data.encoding import IGNORED, EncodedRow
+from peftune.objectives import ObjectiveName
+
+Batch = dict[str, torch.Tensor]
+NOT_LEARNT = float("nan")
+"""The label of a score that is not learnt: no number could stand for it."""
 
 
-def collate(rows: Sequence[EncodedRow | None], pad_token_id: int) -> dict[str, torch.Tensor]:
-    """`input_ids`, `attention_mask` and `labels`, each int64 of shape (rows, longest row).
+@dataclass(frozen=True)
+class Batching:
+    """How rows of one objective become tensors."""
 
-    Rows are padded on the right. None becomes a single pad token without a label; it is attended
-    to, because a row that attends to nothing is a softmax over nothing.
-    """
-    ids = [row.input_ids if row else (pad_token_id,) for row in rows]
-    labels = [row.labels if row else (IGNORED,) for row in rows]
-    width = max(map(len, ids))
-    return {
-        "input_ids": _padded(ids, width, pad_token_id),
-        "attention_mask": _padded([(1,) * len(row) for row in ids], width, 0),
-        "labels": _padded(labels, width, IGNORED),
-    }
+    objective: ObjectiveName
+    pad_token_id: int
+    decoder_start_token_id: int | None = None
+    """What a decoder reads first. None where it reads its own last token, a language code."""
+
+    def collate(self, rows: Sequence[EncodedRow]) -> Batch:
+        """`input_ids` and `attention_mask`, int64 (rows, longest row), and `labels`.
+
+        Rows are padded on the right. `labels` is int64 (rows, longest row) for causal, (rows, longest
+        target) for seq2seq, with `decoder_input_ids` of that shape; (rows, 1) for label; float32
+        (rows, labels) for labels and value. `token_type_ids` are there where the tokenizer has them.
+        """
+        width = max(len(row.input_ids) for row in rows)
+        batch = {
+            "input_ids": _padded([row.input_ids for row in rows], width, self.pad_token_id),
+            "attention_mask": _padded([(1,) * len(row.input_ids) for row in rows], width, 0),
+        }
+        if rows[0].token_type_ids:
+            batch["token_type_ids"] = _padded([row.token_type_ids for row in rows], width, 0)
+        return batch | self._targets([row.labels for row in rows], width)
+
+    def _targets(self, labels: list[tuple[float, ...]], width: int) -> Batch:
+        match self.objective:
+            case "causal":
+                return {"labels": _padded(labels, width, IGNORED)}
+            case "seq2seq":
+                longest = max(map(len, labels))
+                decoder = [self._decoder_inputs(row)[:longest] for row in labels]
+                return {
+                    "labels": _padded(labels, longest, IGNORED),
+                    "decoder_input_ids": _padded(decoder, longest, self.pad_token_id),
+                }
+            case "label":
+                return {"labels": _padded(labels, 1, IGNORED)}
+            case "labels" | "value":
+                return {"labels": torch.tensor(labels, dtype=torch.float32)}
+
+    def _decoder_inputs(self, labels: tuple[float, ...]) -> tuple[float, ...]:
+        """The target moved right by one, as each model's own `shift_tokens_right` does it."""
+        first = labels[-1] if self.decoder_start_token_id is None else self.decoder_start_token_id
+        moved = (first, *labels)
+        return tuple(self.pad_token_id if token == IGNORED else token for token in moved)
+
+    def filler(self, rows: Sequence[EncodedRow]) -> EncodedRow:
+        """A row that weighs nothing, for a rank whose share of a step has run out.
+
+        It is attended to, because a row that attends to nothing is a softmax over nothing. A head
+        that scores a whole row needs a complete one: the first, without its labels.
+        """
+        if self.objective in ("causal", "seq2seq"):
+            return EncodedRow((self.pad_token_id,), (IGNORED,), (), 0)
+        first = rows[0]
+        nothing = (IGNORED,) if self.objective == "label" else (NOT_LEARNT,) * len(first.labels)
+        return EncodedRow(first.input_ids, nothing, (), first.row, first.token_type_ids)
 
 
-def _padded(rows: Sequence[tuple[int, ...]], width: int, value: int) -> torch.Tensor:
+def _padded(rows: Sequence[tuple[float, ...]], width: int, value: int) -> torch.Tensor:
     return torch.tensor([row + (value,) * (width - len(row)) for row in rows], dtype=torch.int64)

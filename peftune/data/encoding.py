@@ -24,12 +24,15 @@ class EncodedRow:
     """One row for the model."""
 
     input_ids: tuple[int, ...]
-    labels: tuple[int, ...]
-    """As long as `input_ids`; -100 where nothing is learnt, which is always so at position 0."""
+    labels: tuple[float, ...]
+    """What is learnt; -100 where nothing is. Causal: one for each of `input_ids`, and never one at
+    position 0. Seq2seq: the target's tokens. Labels: the class, 0 or 1 for each label, or the value."""
     prompt_ids: tuple[int, ...]
     """What generation starts from; empty for plain text."""
     row: int
     """Position in the source of the split, from 0; windows of one row share it."""
+    token_type_ids: tuple[int, ...] = ()
+    """Which of two texts a token belongs to, for tokenizers that tell."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,8 @@ class EncodingReport:
     """Tokens of the longest example before any policy."""
     end_ids: tuple[int, ...]
     """Tokens that close a row: the end of sequence, or the chat template's end of turn."""
+    learnt: str = "tokens"
+    """What `learnt_tokens` counts."""
 
     def __str__(self) -> str:
         policies = (
@@ -59,9 +64,14 @@ class EncodingReport:
         )
         changes = "".join(f", {count:,} {what}" for what, count in policies if count)
         return (
-            f"{self.split}: {self.rows:,} rows{changes}; {self.learnt_tokens:,} of "
-            f"{self.total_tokens:,} tokens are learnt; longest row {self.longest:,} tokens"
+            f"{self.split}: {self.rows:,} rows{changes}; {self._learnt()}; "
+            f"longest row {self.longest:,} tokens"
         )
+
+    def _learnt(self) -> str:
+        if self.learnt == "tokens":
+            return f"{self.learnt_tokens:,} of {self.total_tokens:,} tokens are learnt"
+        return f"{self.learnt_tokens:,} {self.learnt} to learn from {self.total_tokens:,} tokens"
 
 
 def encode(

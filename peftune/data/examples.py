@@ -3,9 +3,11 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import isfinite
+from typing import Any
 
 from peftune.data.files import Row, Table, json_kind
-from peftune.data.roles import column_of, prompt_template
+from peftune.data.labels import label_problem, label_text
+from peftune.data.roles import column_of, learns_labels, prompt_template
 from peftune.data.section import DataSection
 from peftune.data.template import Spans, Template
 from peftune.errors import DataError, did_you_mean
@@ -27,6 +29,10 @@ class Example:
     """What the row is about: the values in the prompt without the template's words, or the text."""
     fields: Spans
     """Character spans of the column values inside `prompt`."""
+    pair: str = ""
+    """A second text that is judged together with the prompt (task `classify`)."""
+    label: Any = None
+    """The label as it stands in the row (task `classify`)."""
 
 
 def read_examples(
@@ -40,7 +46,8 @@ def read_examples(
     template = prompt_template(section, roles, default_template)
     target = column_of(section, roles[-1])
     _require_column(table, f"data.columns: {roles[-1]}", target)
-    _require_values(table, f"data.columns: {roles[-1]}", target, _text_problem)
+    problem = label_problem if learns_labels(roles) else _text_problem
+    _require_values(table, f"data.columns: {roles[-1]}", target, problem)
     for name in template.names if template else ():
         is_role = name in roles or name in section.columns
         key = f"data.columns: {name}" if is_role else "data.prompt_template"
@@ -48,6 +55,10 @@ def read_examples(
         _require_values(table, key, column_of(section, name), _prompt_problem)
     if template is None:
         return [_text_example(position, row[target]) for position, row in table.rows]
+    if learns_labels(roles):
+        examples = _label_examples(table, section, template, target)
+        _require_prompts(table, examples)
+        return examples
     references = column_of(section, "references")
     _require_values(table, "data.columns: references", references, _references_problem)
     examples = [
@@ -70,16 +81,41 @@ def _prompt_example(
     completion: str,
     references: list[str] | None,
 ) -> Example:
-    values = {name: str(row[column_of(section, name)]) for name in template.names}
-    prompt, fields = template.render(values)
+    prompt, fields, source = _rendered(row, section, template)
     return Example(
         row=position,
         prompt=prompt,
         completion=completion,
         references=tuple(references) if references else (completion,),
-        source="\n".join(values.values()),
+        source=source,
         fields=fields,
     )
+
+
+def _rendered(row: Row, section: DataSection, template: Template) -> tuple[str, Spans, str]:
+    """The prompt, the spans of the values in it, and the values alone."""
+    values = {name: str(row[column_of(section, name)]) for name in template.names}
+    prompt, fields = template.render(values)
+    return prompt, fields, "\n".join(values.values())
+
+
+def _label_examples(
+    table: Table, section: DataSection, template: Template, target: str
+) -> list[Example]:
+    pair = section.columns.get("text_pair")
+    if pair is not None:
+        _require_column(table, "data.columns: text_pair", pair)
+        _require_values(table, "data.columns: text_pair", pair, _text_problem)
+    examples = []
+    for position, row in table.rows:
+        prompt, fields, source = _rendered(row, section, template)
+        second = row[pair] if pair is not None else ""
+        shown = label_text(row[target])
+        source = f"{source}\n{second}" if second else source
+        examples.append(
+            Example(position, prompt, shown, (shown,), source, fields, second, row[target])
+        )
+    return examples
 
 
 def _require_column(table: Table, key: str, column: str) -> None:

@@ -5,6 +5,7 @@ from peftune.data.template import Template, parse_template
 from peftune.errors import DataError, did_you_mean
 
 TEXT_ROLES = ("text",)
+LABEL_ROLES = ("text", "label")
 
 
 def learns_whole_text(roles: tuple[str, ...]) -> bool:
@@ -12,9 +13,16 @@ def learns_whole_text(roles: tuple[str, ...]) -> bool:
     return roles == TEXT_ROLES
 
 
+def learns_labels(roles: tuple[str, ...]) -> bool:
+    """Whether rows are texts with a label, or several, or a number."""
+    return roles == LABEL_ROLES
+
+
 def known_roles(roles: tuple[str, ...]) -> tuple[str, ...]:
-    """The roles that `data.columns` may name: `references` is optional beside a completion."""
-    return roles if learns_whole_text(roles) else (*roles, "references")
+    """The roles that `data.columns` may name, the optional ones included."""
+    if learns_whole_text(roles):
+        return roles
+    return (*roles, "text_pair") if learns_labels(roles) else (*roles, "references")
 
 
 def column_of(section: DataSection, name: str) -> str:
@@ -42,10 +50,20 @@ def check_roles(section: DataSection, roles: tuple[str, ...]) -> None:
                 f"data.columns: unknown role {role!r}.{did_you_mean(role, known_roles(roles))} "
                 f"The roles of this task are: {', '.join(known_roles(roles))}."
             )
+    _check_label_keys(section, roles)
     if learns_whole_text(roles):
         _check_text_keys(section)
     else:
         _check_prompt_keys(section, roles)
+
+
+def _check_label_keys(section: DataSection, roles: tuple[str, ...]) -> None:
+    keys = {"labels": section.labels, "problem_type": section.problem_type}
+    given = [key for key, value in keys.items() if value]
+    if given and not learns_labels(roles):
+        raise DataError(f"data.{given[0]}: this task learns no labels; remove it.")
+    if learns_labels(roles) and section.chat_template is not None:
+        raise DataError("data.chat_template: a classifier reads plain text; remove it.")
 
 
 def _check_text_keys(section: DataSection) -> None:
@@ -69,7 +87,7 @@ def _check_prompt_keys(section: DataSection, roles: tuple[str, ...]) -> None:
             "Use truncate_prompt, drop or error."
         )
     template = prompt_template(section, roles, None)
-    answers = {column_of(section, "completion"), column_of(section, "references")}
+    answers = {column_of(section, role) for role in (roles[-1], "references")}
     for name in template.names if template else ():
         if column_of(section, name) in answers:
             raise DataError(

@@ -4,7 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from peftune.section import Section
+from peftune.section import Items, Section
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
@@ -37,7 +37,17 @@ class DataSection(Section):
 
     columns: dict[str, str] = Field({})
     """Role to column name, e.g. `{completion: summary}`. Roles: prompt, completion, references,
-    text. A role that is not listed is looked for under its own name."""
+    text, text_pair, label. A role that is not listed is looked for under its own name."""
+
+    labels: Items[str] = ()
+    """Names of the labels in the order of their ids (task `classify`); without it the labels of the
+    training rows in alphabetical or numerical order."""
+
+    problem_type: (
+        Literal["single_label_classification", "multi_label_classification", "regression"] | None
+    ) = None
+    """What a label is (task `classify`); without it a list is several labels, a number with a
+    decimal point is a value, and anything else is one label."""
 
     prompt_template: str | None = None
     """Text of the prompt with column names in braces, e.g. `"Dialogue:\\n{dialogue}\\nSummary:"`.
@@ -47,8 +57,16 @@ class DataSection(Section):
     """Wrap prompt and completion as a user and an assistant turn: `tokenizer` takes the
     tokenizer's own template, anything else is the path of a Jinja file."""
 
+    source_language: str | None = None
+    """Code of the prompt's language, for models that have codes (NLLB: `deu_Latn`, mBART:
+    `de_DE`)."""
+
+    target_language: str | None = None
+    """Code of the completion's language, for models that have codes."""
+
     max_length: int = Field(1024, ge=8)
-    """Longest row in tokens, prompt and completion together."""
+    """Longest row in tokens, prompt and completion together; for an encoder-decoder each of the
+    two."""
 
     overlong: Literal["error", "drop", "truncate_prompt", "split"] = "error"
     """What happens to a longer row. `truncate_prompt` shortens the prompt's columns and never the

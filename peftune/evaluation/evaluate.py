@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from rich.console import Group
@@ -18,11 +18,13 @@ SHOWN_CHARACTERS = 800
 
 @dataclass(frozen=True)
 class Measurement:
-    """One model on the test split: its completions, if the task has any, and its loss in nats."""
+    """One model on the test split: what it answered, if the task asks, and its loss in nats."""
 
     outputs: tuple[str, ...] | None
     loss: float
     target_tokens: int
+    label_results: Mapping[str, Any] = field(default_factory=dict)
+    """Measures of a head that scores labels; empty for a model that generates."""
 
 
 def results(
@@ -39,6 +41,8 @@ def results(
     def numbers(measurement: Measurement) -> dict[str, Any]:
         outputs = measurement.outputs
         scores = {} if outputs is None else score(metrics, outputs, references, seed)
+        if measurement.label_results:
+            return {**measurement.label_results, "loss": measurement.loss}
         return {**scores, **loss_numbers(measurement, text_bytes)}
 
     return {
@@ -87,6 +91,8 @@ def comparison(
     """A table of both models and the first `shown` predictions, for the screen."""
     table = Table("", "base", "adapted", title=f"test split, {scores['examples']} rows")
     for name, adapted in scores["adapted"].items():
+        if isinstance(adapted, list):
+            continue
         table.add_row(*map(Text, (name, _shown(scores["base"][name]), _shown(adapted))))
     return [table, *(_sample(row) for row in predictions[:shown])]
 

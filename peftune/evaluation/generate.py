@@ -24,6 +24,7 @@ def generate(
     batch_size: int,
     device: torch.device,
     synced: bool = False,
+    forced_first_token: int | None = None,
 ) -> list[str]:
     """The completion of each prompt up to its first stop token, outer white space removed.
 
@@ -33,16 +34,22 @@ def generate(
     """
     require_room(model, prompts, section)
     config = generation_config(section, stop_ids, tokenizer.pad_token_id)
+    encodes = model.config.is_encoder_decoder
+    if encodes:
+        config.decoder_start_token_id = model.config.decoder_start_token_id
+        config.forced_bos_token_id = forced_first_token
     model.eval()
     # Longest first: a batch that is too large for the device fails at once.
     order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
     texts = [""] * len(prompts)
     for start in range(0, len(order), batch_size):
         picked = order[start : start + batch_size]
-        batch = left_padded([prompts[index] for index in picked], tokenizer.pad_token_id, device)
+        batch = padded([prompts[i] for i in picked], tokenizer.pad_token_id, device, not encodes)
         with torch.no_grad(), own_settings(model, config):
             ids = model.generate(**batch, generation_config=config, synced_gpus=synced)
-        for index, completion in zip(picked, ids[:, batch["input_ids"].shape[1] :], strict=True):
+        # A decoder goes on behind the prompt; an encoder-decoder begins with its start token.
+        begins = 1 if encodes else batch["input_ids"].shape[1]
+        for index, completion in zip(picked, ids[:, begins:], strict=True):
             texts[index] = completion_text(completion.tolist(), tokenizer, stop_ids)
     return texts
 
@@ -78,13 +85,18 @@ def own_settings(model: Any, config: GenerationConfig) -> Iterator[None]:
         base.generation_config = saved
 
 
-def left_padded(
-    prompts: Sequence[Prompt], pad_token_id: int, device: torch.device
+def padded(
+    prompts: Sequence[Prompt], pad_token_id: int, device: torch.device, left: bool
 ) -> dict[str, torch.Tensor]:
-    """`input_ids` and `attention_mask` of shape (rows, longest), padded on the left."""
+    """`input_ids` and `attention_mask` of shape (rows, longest)."""
     longest = max(map(len, prompts))
-    ids = [[pad_token_id] * (longest - len(prompt)) + list(prompt) for prompt in prompts]
-    mask = [[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts]
+
+    def filled(row: Sequence[int], value: int) -> list[int]:
+        padding = [value] * (longest - len(row))
+        return padding + list(row) if left else list(row) + padding
+
+    ids = [filled(prompt, pad_token_id) for prompt in prompts]
+    mask = [filled([1] * len(prompt), 0) for prompt in prompts]
     return {
         "input_ids": torch.tensor(ids, device=device),
         "attention_mask": torch.tensor(mask, device=device),
@@ -99,7 +111,14 @@ def require_room(model: Any, prompts: Sequence[Prompt], section: EvaluationSecti
         # ALiBi and state space models have no position table to run out of.
         return
     longest = max(map(len, prompts), default=0)
-    if longest + section.max_new_tokens > positions:
+    if model.config.is_encoder_decoder:
+        # The prompt has positions of its own.
+        if section.max_new_tokens > positions:
+            raise ModelError(
+                f"evaluation.max_new_tokens: {section.max_new_tokens} does not fit the model's "
+                f"{positions} positions; lower it."
+            )
+    elif longest + section.max_new_tokens > positions:
         raise ModelError(
             f"evaluation.max_new_tokens: {section.max_new_tokens} after a prompt of {longest} tokens "
             f"does not fit the model's {positions} positions; lower it, or data.max_length."
@@ -119,6 +138,7 @@ def generate_on_ranks(
     world_size: int,
     gather_objects: Callable[[list[Any]], list[Any]],
     synced: bool,
+    forced_first_token: int | None = None,
 ) -> list[str]:
     """`generate` with the prompts dealt out to the ranks; every rank gets all texts, in order.
 
@@ -127,7 +147,9 @@ def generate_on_ranks(
     # Before the shares differ, so that all ranks stop or none does.
     require_room(model, prompts, section)
     own = rank_share(prompts, rank, world_size)
-    texts = generate(model, own, tokenizer, section, stop_ids, batch_size, device, synced)
+    texts = generate(
+        model, own, tokenizer, section, stop_ids, batch_size, device, synced, forced_first_token
+    )
     gathered = gather_objects(texts)
     per_rank = len(own)
     return [

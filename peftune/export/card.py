@@ -2,7 +2,7 @@
 
 import copy
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -14,6 +14,7 @@ from peftune.embedded import EMBEDDED_PREFIX
 from peftune.environment import NOT_INSTALLED, versions
 from peftune.model.base import model_location
 from peftune.model.section import ModelSection
+from peftune.objectives import Objective
 
 HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 FILES = ("train", "validation", "test", "chat_template")
@@ -21,6 +22,7 @@ FILES = ("train", "validation", "test", "chat_template")
 
 def model_card(
     recipe: Mapping[str, Any],
+    objective: Objective,
     rows: Mapping[str, int],
     results: Mapping[str, Any],
     train_results: Mapping[str, float],
@@ -34,12 +36,13 @@ def model_card(
     """
     shown = without_paths(recipe)
     base = hub_id(recipe["model"]["model_name_or_path"])
-    head = _head(shown, results, base, hub_id(recipe["data"]["path"]), license_fields)
+    dataset = hub_id(recipe["data"]["path"])
+    head = _head(shown, objective, results, base, dataset, license_fields)
     parts = [
         f"---\n{head.to_yaml()}\n---",
         _opening(shown, base),
-        _usage(shown, base),
-        _data(shown, rows),
+        _usage(shown, objective, results, base),
+        _data(shown, objective, rows),
         _training(shown, train_results),
         _evaluation(shown, results),
         _limits(results, license_fields),
@@ -90,6 +93,7 @@ def _without_folders(name: str | None) -> str | None:
 
 def _head(
     shown: Mapping[str, Any],
+    objective: Objective,
     results: Mapping[str, Any],
     base: str | None,
     dataset: str | None,
@@ -100,20 +104,22 @@ def _head(
         base_model=base,
         base_model_relation="adapter" if base else None,
         library_name="peft",
-        pipeline_tag="text-generation",
+        pipeline_tag=objective.pipeline_tag,
         tags=[f"base_model:adapter:{base}", *tags] if base else tags,
         datasets=[dataset] if dataset else None,
         model_name=shown["output_dir"],
-        eval_results=_eval_results(shown["data"], results) or None,
+        eval_results=_eval_results(shown["data"], objective, results) or None,
         **license_fields,
     )
 
 
-def _eval_results(data: Mapping[str, Any], results: Mapping[str, Any]) -> list[EvalResult]:
+def _eval_results(
+    data: Mapping[str, Any], objective: Objective, results: Mapping[str, Any]
+) -> list[EvalResult]:
     source = data["path"] or data["test"]
     return [
         EvalResult(
-            task_type="text-generation",
+            task_type=objective.pipeline_tag,
             dataset_type=source,
             dataset_name=source,
             dataset_config=data["name"],
@@ -123,6 +129,7 @@ def _eval_results(data: Mapping[str, Any], results: Mapping[str, Any]) -> list[E
             metric_value=value["value"] if isinstance(value, Mapping) else value,
         )
         for name, value in results.get("adapted", {}).items()
+        if not isinstance(value, list)
     ]
 
 
@@ -140,17 +147,19 @@ def _opening(shown: Mapping[str, Any], base: str | None) -> str:
     )
 
 
-def _usage(shown: Mapping[str, Any], base: str | None) -> str:
+def _usage(
+    shown: Mapping[str, Any], objective: Objective, results: Mapping[str, Any], base: str | None
+) -> str:
     code = (
         "from peft import PeftModel\n"
-        "from transformers import AutoModelForCausalLM, AutoTokenizer\n"
-        f"{_base_lines(shown['model'], base)}"
+        f"from transformers import {objective.auto_class}, AutoTokenizer\n"
+        f"{_base_lines(shown['model'], objective, results.get('labels', []), base)}"
         'model = PeftModel.from_pretrained(base, "path/to/this/folder")\n'
         'tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")\n'
     )
     parts = ["## Use", _fenced(code, "python")]
     if shown["export"]["merge"]:
-        loading = 'AutoModelForCausalLM.from_pretrained("path/to/this/folder/merged")'
+        loading = f'{objective.auto_class}.from_pretrained("path/to/this/folder/merged")'
         parts.append(f"The folder `merged` holds base and adapter as one model:\n`{loading}`.")
     if shown["data"]["prompt_template"]:
         parts += ["Prompt template:", _fenced(shown["data"]["prompt_template"] + "\n", "text")]
@@ -159,21 +168,26 @@ def _usage(shown: Mapping[str, Any], base: str | None) -> str:
     return "\n\n".join(parts)
 
 
-def _base_lines(model: Mapping[str, Any], base: str | None) -> str:
-    name = model["model_name_or_path"]
+def _base_lines(
+    model: Mapping[str, Any], objective: Objective, labels: Sequence[str], base: str | None
+) -> str:
+    name, load = model["model_name_or_path"], f"{objective.auto_class}.from_pretrained"
+    head = f", num_labels={len(labels)}" if labels else ""
     if name.startswith(EMBEDDED_PREFIX):
         imported = "from peftune.embedded import embedded_path\n\n"
-        return f'{imported}base = AutoModelForCausalLM.from_pretrained(embedded_path("{name}"))\n'
+        return f'{imported}base = {load}(embedded_path("{name}"){head})\n'
     revision = f', revision="{model["revision"]}"' if model["revision"] else ""
     place = name if base else f"path/to/{name}"
-    return f'\nbase = AutoModelForCausalLM.from_pretrained("{place}"{revision})\n'
+    return f'\nbase = {load}("{place}"{revision}{head})\n'
 
 
-def _data(shown: Mapping[str, Any], rows: Mapping[str, int]) -> str:
+def _data(shown: Mapping[str, Any], objective: Objective, rows: Mapping[str, int]) -> str:
     data = shown["data"]
     named = [data[key] for key in ("path", "train", "validation", "test") if data[key]]
     sources = ", ".join(f"`{name}`" for name in named)
     learnt = "all tokens" if shown["task"] == "text" else "the completion and its end token"
+    if not objective.generates:
+        learnt = "the label"
     table = _table(("split", "rows"), [(split, f"{count:,}") for split, count in rows.items()])
     return (
         f"## Data\n\n{sources}\n\n{table}\n\nLearnt: {learnt}. Rows over {data['max_length']:,} "
@@ -215,6 +229,7 @@ def _evaluation(shown: Mapping[str, Any], results: Mapping[str, Any]) -> str:
         [
             (name, _number(results["base"][name]), _number(value))
             for name, value in results["adapted"].items()
+            if not isinstance(value, list)
         ],
     )
     beams, length = shown["evaluation"]["num_beams"], shown["evaluation"]["max_new_tokens"]

@@ -6,6 +6,7 @@ from typing import Any
 
 from peftune.embedded import EMBEDDED_PREFIX, embedded_path
 from peftune.errors import ModelError
+from peftune.model.head import Head, new_modules
 from peftune.model.section import ModelSection
 
 KEY = "model.model_name_or_path"
@@ -88,30 +89,52 @@ def load_tokenizer(section: ModelSection) -> Any:
             f"{KEY}: {section.model_name_or_path!r} has no fast tokenizer (tokenizer.json); learnt "
             "characters cannot be traced to tokens without one."
         )
-    if tokenizer.eos_token_id is None:
-        raise ModelError(
-            f"{KEY}: the tokenizer of {section.model_name_or_path!r} has no end token (eos_token)."
-        )
-    if tokenizer.pad_token_id is None:
+    if tokenizer.pad_token_id is None and tokenizer.eos_token_id is not None:
         # Padding is masked by position, never by its id, so any id serves.
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
 
 
-def load_base(section: ModelSection, quantization: dict[str, Any], device: str) -> Any:
-    """The base model with every parameter frozen.
+def require_end_token(section: ModelSection, tokenizer: Any) -> None:
+    """Raise ModelError for a model that is to write text and could not be taught to end."""
+    if tokenizer.eos_token_id is None:
+        raise ModelError(
+            f"{KEY}: the tokenizer of {section.model_name_or_path!r} has no end token (eos_token)."
+        )
 
-    `quantization` holds a backend's arguments, or nothing; quantized weights go to `device` at
-    once, others stay on the CPU until an engine places them. Raises ModelError.
+
+def load_config(section: ModelSection) -> Any:
+    """The model's configuration, from which its class is told. Raises ModelError."""
+    from transformers import AutoConfig
+
+    check_model_files(section)
+    try:
+        return AutoConfig.from_pretrained(
+            model_location(section),
+            revision=section.revision,
+            trust_remote_code=section.trust_remote_code,
+        )
+    except (OSError, ValueError) as error:
+        raise ModelError(_unreachable(section, "configuration", error)) from error
+
+
+def load_base(
+    section: ModelSection, head: Head, quantization: dict[str, Any], device: str
+) -> tuple[Any, list[str]]:
+    """The base model with the output layer of `head`, every parameter frozen.
+
+    Also returns the modules that start from random numbers, see `new_modules`. `quantization` holds
+    a backend's arguments, or nothing; quantized weights go to `device` at once, others stay on the
+    CPU until an engine places them. Raises ModelError.
     """
     from safetensors import SafetensorError
     from torch import OutOfMemoryError
-    from transformers import AutoModelForCausalLM
+    from transformers.models.auto import modeling_auto
 
     check_model_files(section)
     placement = {"device_map": {"": device}} if quantization else {}
     try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
+        model, loading = modeling_auto.__dict__[head.objective.auto_class].from_pretrained(
             model_location(section),
             revision=section.revision,
             dtype=section.dtype,
@@ -119,6 +142,7 @@ def load_base(section: ModelSection, quantization: dict[str, Any], device: str) 
             trust_remote_code=section.trust_remote_code,
             use_safetensors=True,
             output_loading_info=True,
+            **head.config_keys(),
             **placement,
             **quantization,
         )
@@ -127,14 +151,15 @@ def load_base(section: ModelSection, quantization: dict[str, Any], device: str) 
     except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
         # RuntimeError: the weights do not fit the configuration; ImportError: a missing kernel.
         raise ModelError(_unreachable(section, "model", error)) from error
-    model, loading = loaded
-    missing = sorted(loading["missing_keys"])
-    if missing:
+    absent = {*loading["missing_keys"], *(key for key, *_ in loading["mismatched_keys"])}
+    new = new_modules(model, head.objective, absent)
+    lost = sorted(key for key in absent if not key.startswith(tuple(f"{name}." for name in new)))
+    if lost:
         raise ModelError(
-            f"{KEY}: {section.model_name_or_path!r} lacks {len(missing)} weights of "
-            f"{type(model).__name__}, which would stay random numbers; the first is {missing[0]}."
+            f"{KEY}: {section.model_name_or_path!r} lacks {len(lost)} weights of "
+            f"{type(model).__name__}, which would stay random numbers; the first is {lost[0]}."
         )
-    return model.requires_grad_(False)
+    return model.requires_grad_(False), new
 
 
 def _unreachable(section: ModelSection, what: str, error: Exception) -> str:

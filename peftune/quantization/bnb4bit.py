@@ -1,6 +1,7 @@
 """4-bit weights by bitsandbytes (QLoRA, Dettmers et al. 2023, arXiv:2305.14314)."""
 
 import copy
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from peftune.errors import LaunchError
@@ -29,8 +30,11 @@ class Bnb4bitSection(Section):
     decides: uint8, or `model.dtype` where the weights are sharded (FSDP2, ZeRO-3)."""
 
 
-def load_kwargs(section: Bnb4bitSection, dtype: str, sharded: bool) -> dict[str, Any]:
-    """Arguments for `from_pretrained`. `sharded`: the engine splits the frozen weights.
+def load_kwargs(
+    section: Bnb4bitSection, dtype: str, sharded: bool, whole: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Arguments for `from_pretrained`. `sharded`: the engine splits the frozen weights; `whole` names
+    modules that are to be trained in full and so cannot be quantized.
 
     Raises LaunchError for uint8 storage in a sharded run: those weights would stay whole on
     every device, with no more than a warning.
@@ -47,6 +51,7 @@ def load_kwargs(section: Bnb4bitSection, dtype: str, sharded: bool) -> dict[str,
         bnb_4bit_quant_type=section.method.removeprefix("bnb-"),
         bnb_4bit_use_double_quant=section.double_quant,
         bnb_4bit_compute_dtype=section.compute_dtype or dtype,
+        llm_int8_skip_modules=list(whole) or None,
         bnb_4bit_quant_storage=section.storage_dtype or (dtype if sharded else "uint8"),
     )
     return {"quantization_config": config}

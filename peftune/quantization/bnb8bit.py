@@ -1,5 +1,6 @@
 """8-bit weights by bitsandbytes (LLM.int8(), Dettmers et al. 2022, arXiv:2208.07339)."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from peftune.section import Section
@@ -18,11 +19,17 @@ class Bnb8bitSection(Section):
     """LLM.int8()."""
 
 
-def load_kwargs(section: Bnb8bitSection, dtype: str, sharded: bool) -> dict[str, Any]:
-    """Arguments for `from_pretrained`."""
+def load_kwargs(
+    section: Bnb8bitSection, dtype: str, sharded: bool, whole: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Arguments for `from_pretrained`; `whole` names modules that are to be trained in full."""
     from transformers import BitsAndBytesConfig
 
-    return {"quantization_config": BitsAndBytesConfig(load_in_8bit=True)}
+    return {
+        "quantization_config": BitsAndBytesConfig(
+            load_in_8bit=True, llm_int8_skip_modules=list(whole) or None
+        )
+    }
 
 
 def prepare(model: "nn.Module") -> None:

@@ -1,10 +1,13 @@
 """Extension point: one file for each thing a model can be adapted to do."""
 
-from peftune.tasks import instruct, summarize, text
+from peftune.tasks import classify, instruct, qa, summarize, text, translate
 from peftune.tasks.task import Task
 
 TASKS: dict[str, Task] = {
+    "classify": classify.TASK,
+    "qa": qa.TASK,
     "summarize": summarize.TASK,
+    "translate": translate.TASK,
     "instruct": instruct.TASK,
     "text": text.TASK,
 }

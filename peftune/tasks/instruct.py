@@ -6,6 +6,6 @@ TASK = Task(
     name="instruct",
     roles=("prompt", "completion"),
     prompt_template=None,
-    generates=True,
+    objectives={"encoder-decoder": "seq2seq", "decoder": "causal"},
     metrics=("rouge",),
 )

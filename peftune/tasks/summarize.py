@@ -6,6 +6,6 @@ TASK = Task(
     name="summarize",
     roles=("prompt", "completion"),
     prompt_template="{prompt}\n\nSummary:",
-    generates=True,
+    objectives={"encoder-decoder": "seq2seq", "decoder": "causal"},
     metrics=("rouge",),
 )

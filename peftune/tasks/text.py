@@ -2,4 +2,4 @@
 
 from peftune.tasks.task import Task
 
-TASK = Task(name="text", roles=("text",), prompt_template=None, generates=False)
+TASK = Task(name="text", roles=("text",), prompt_template=None, objectives={"decoder": "causal"})

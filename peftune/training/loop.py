@@ -10,20 +10,19 @@ from dataclasses import dataclass
 
 import torch
 
-from peftune.data.collate import collate
+from peftune.data.collate import Batch, Batching
 from peftune.data.encoding import EncodedRow
 from peftune.data.order import rank_micro_batches, step_rows
 from peftune.engines.engine import Engine
 from peftune.errors import TrainingError
+from peftune.objectives import ObjectiveName
 from peftune.plan import Plan
-from peftune.training.loss import batch_nll_sum, count_targets
+from peftune.training.loss import batch_nll_sum, count_targets, learnt
 from peftune.training.neftune import embedding_noise
 from peftune.training.optimizer import set_learning_rate
 from peftune.training.randomness import seed_step
 from peftune.training.schedule import learning_rate_factor
 from peftune.training.section import TrainSection
-
-Batch = dict[str, torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ class StepRecord:
 def train(
     engine: Engine,
     rows: Sequence[EncodedRow],
-    pad_token_id: int,
+    batching: Batching,
     section: TrainSection,
     plan: Plan,
     seed: int,
@@ -57,8 +56,8 @@ def train(
     for step in range(plan.total_steps):
         engine.model.train()
         seed_step(seed, step, engine.ranks.rank)
-        batches = micro_batches(rows, pad_token_id, plan, seed, step, engine)
-        target_tokens, tokens = count_step(engine, batches)
+        batches = micro_batches(rows, batching, plan, seed, step, engine)
+        target_tokens, tokens = count_step(engine, batches, batching.objective)
         factor = learning_rate_factor(
             step,
             shape=section.lr_scheduler_type,
@@ -66,7 +65,7 @@ def train(
             total_steps=plan.total_steps,
         )
         learning_rate = set_learning_rate(engine.optimizer, factor)
-        nll_sum = accumulate(engine, batches, section, target_tokens)
+        nll_sum = accumulate(engine, batches, batching.objective, section, target_tokens)
         grad_norm = engine.step()
         loss = float(engine.ranks.sum(nll_sum)) / target_tokens
         require_finite(step + 1, loss, grad_norm, engine.skips_overflow)
@@ -75,7 +74,7 @@ def train(
 
 def micro_batches(
     rows: Sequence[EncodedRow],
-    pad_token_id: int,
+    batching: Batching,
     plan: Plan,
     seed: int,
     step: int,
@@ -84,26 +83,37 @@ def micro_batches(
     """This rank's share of a step; every rank gets the same number of micro-batches."""
     ids = step_rows(seed, step, len(rows), plan.global_batch_size)
     shares = rank_micro_batches(ids, engine.ranks.rank, plan.world_size, plan.per_device_batch_size)
-    picked = ([None if i is None else rows[i] for i in share] for share in shares)
-    return [to_device(collate(share, pad_token_id), engine.ranks.device) for share in picked]
+    filler = batching.filler(rows)
+    picked = ([filler if i is None else rows[i] for i in share] for share in shares)
+    return [to_device(batching.collate(share), engine.ranks.device) for share in picked]
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
     return {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
 
 
-def count_step(engine: Engine, batches: list[Batch]) -> tuple[int, int]:
-    """Supervised tokens and all tokens of the step, over micro-batches and ranks."""
+def count_step(engine: Engine, batches: list[Batch], objective: ObjectiveName) -> tuple[int, int]:
+    """Learnt targets and all tokens of the step, over micro-batches and ranks."""
     own = [
-        sum(count_targets(batch["labels"]) for batch in batches),
-        sum(int(batch["attention_mask"].sum()) for batch in batches),
+        sum(count_targets(batch["labels"], objective) for batch in batches),
+        sum(count_tokens(batch) for batch in batches),
     ]
     counts = engine.ranks.sum(torch.tensor(own, dtype=torch.float64, device="cpu"))
     return int(counts[0]), int(counts[1])
 
 
+def count_tokens(batch: Batch) -> int:
+    """Tokens of the rows that have something to learn, which a filler has not."""
+    rows = learnt(batch["labels"]).flatten(1).any(dim=1)
+    return int(batch["attention_mask"][rows].sum())
+
+
 def accumulate(
-    engine: Engine, batches: list[Batch], section: TrainSection, target_tokens: int
+    engine: Engine,
+    batches: list[Batch],
+    objective: ObjectiveName,
+    section: TrainSection,
+    target_tokens: int,
 ) -> torch.Tensor:
     """Backpropagate every micro-batch; returns this rank's summed loss."""
     # Every engine averages gradients over ranks; the step wants their sum over all target tokens.
@@ -111,19 +121,21 @@ def accumulate(
     nll_sum = torch.zeros((), dtype=torch.float64)
     for index, batch in enumerate(batches):
         with engine.micro_batch(last=index == len(batches) - 1):
-            nll = training_nll_sum(engine, batch, section)
+            nll = training_nll_sum(engine, batch, objective, section)
             engine.backward(nll * scale)
         nll_sum += nll.detach().double().cpu()
     return nll_sum
 
 
-def training_nll_sum(engine: Engine, batch: Batch, section: TrainSection) -> torch.Tensor:
+def training_nll_sum(
+    engine: Engine, batch: Batch, objective: ObjectiveName, section: TrainSection
+) -> torch.Tensor:
     embedding = engine.module.get_input_embeddings()
     with (
         engine.autocast(),
         embedding_noise(embedding, section.neftune_noise_alpha, batch["attention_mask"]),
     ):
-        return batch_nll_sum(engine.model, batch, section.label_smoothing_factor)
+        return batch_nll_sum(engine.model, batch, objective, section.label_smoothing_factor)
 
 
 def require_finite(step: int, loss: float, grad_norm: float, skips_overflow: bool) -> None:

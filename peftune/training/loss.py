@@ -1,6 +1,6 @@
 """Sum, count, divide: the one place that knows what the loss is, for training and validation.
 
-B batch, T tokens, V vocabulary, N supervised tokens.
+B batch, T tokens of the input, U tokens of the target, V vocabulary, L labels, N learnt targets.
 """
 
 from collections.abc import Mapping
@@ -9,34 +9,74 @@ import torch
 from torch.nn import functional
 
 from peftune.data.encoding import IGNORED
+from peftune.objectives import ObjectiveName
+
+Batch = Mapping[str, torch.Tensor]
 
 
-def count_targets(labels_BT: torch.Tensor) -> int:
-    """Supervised tokens of a batch. The first label of a row has no token before it to predict it."""
-    return int((labels_BT[:, 1:] != IGNORED).sum())
+def targets(labels: torch.Tensor, objective: ObjectiveName) -> torch.Tensor:
+    """The labels that have a prediction, in the shape of the predictions.
 
-
-def token_nll_sum(
-    logits_BTV: torch.Tensor, labels_BT: torch.Tensor, label_smoothing: float = 0.0
-) -> torch.Tensor:
-    """Negative log likelihood summed over supervised tokens, in float32; 0 when there are none.
-
-    With label smoothing ε the target is (1-ε) on the label and ε spread evenly over the vocabulary
-    (Szegedy et al. 2016, arXiv:1512.00567, section 7).
+    Causal rows lose the first, which nothing precedes; one class of a row is no list.
     """
-    targets_BT = labels_BT[:, 1:]
-    supervised_BT = targets_BT != IGNORED
-    logits_NV = logits_BTV[:, :-1][supervised_BT].float()
-    return functional.cross_entropy(
-        logits_NV, targets_BT[supervised_BT], reduction="sum", label_smoothing=label_smoothing
-    )
+    match objective:
+        case "causal":
+            return labels[:, 1:]
+        case "label":
+            return labels[:, 0]
+    return labels
+
+
+def learnt(targets: torch.Tensor) -> torch.Tensor:
+    """Where there is something to learn: a class that is not ignored, or a score that is a number."""
+    return ~targets.isnan() if targets.is_floating_point() else targets != IGNORED
+
+
+def count_targets(labels: torch.Tensor, objective: ObjectiveName) -> int:
+    """What the summed loss of a batch is divided by: its learnt tokens, labels or scores."""
+    return int(learnt(targets(labels, objective)).sum())
+
+
+def nll_sum(
+    logits: torch.Tensor,
+    labels: torch.Tensor,
+    objective: ObjectiveName,
+    label_smoothing: float = 0.0,
+) -> torch.Tensor:
+    """Loss summed over the learnt targets, in float32; 0 when there are none.
+
+    Tokens and classes: negative log likelihood; logits are (B, T, V), (B, U, V) or (B, L). With
+    label smoothing ε the target is (1-ε) on the label and ε spread evenly over all choices (Szegedy
+    et al. 2016, arXiv:1512.00567, section 7). Several labels: negative log likelihood of each being
+    there or not; a value: squared error. Both have logits (B, L) and labels (B, L).
+    """
+    wanted = targets(labels, objective)
+    mask = learnt(wanted)
+    chosen = (logits[:, :-1] if objective == "causal" else logits)[mask].float()
+    match objective:
+        case "causal" | "seq2seq" | "label":
+            return functional.cross_entropy(
+                chosen, wanted[mask], reduction="sum", label_smoothing=label_smoothing
+            )
+        case "labels":
+            return functional.binary_cross_entropy_with_logits(
+                chosen, wanted[mask], reduction="sum"
+            )
+        case "value":
+            return functional.mse_loss(chosen, wanted[mask], reduction="sum")
 
 
 def batch_nll_sum(
-    model: torch.nn.Module, batch: Mapping[str, torch.Tensor], label_smoothing: float = 0.0
+    model: torch.nn.Module, batch: Batch, objective: ObjectiveName, label_smoothing: float = 0.0
 ) -> torch.Tensor:
-    """Run the model on a batch of `input_ids`, `attention_mask` and `labels`, each (B, T)."""
-    outputs = model(
-        input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False
-    )
-    return token_nll_sum(outputs.logits, batch["labels"], label_smoothing)
+    """Run the model on a batch as `Batching.collate` makes it, and sum the loss."""
+    logits = model_logits(model, batch, objective)
+    return nll_sum(logits, batch["labels"], objective, label_smoothing)
+
+
+def model_logits(model: torch.nn.Module, batch: Batch, objective: ObjectiveName) -> torch.Tensor:
+    """The model's scores, without its own loss, which is a mean over the batch."""
+    inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
+    if objective in ("causal", "seq2seq"):
+        inputs["use_cache"] = False  # type: ignore[assignment]
+    return model(**inputs).logits

@@ -67,8 +67,8 @@ class TrainSection(Section):
     adam_epsilon: float = Field(1.0e-8, gt=0)
     """Added to the denominator of the update."""
 
-    max_grad_norm: float = Field(1.0, gt=0)
-    """Gradients are scaled down to this Euclidean norm."""
+    max_grad_norm: float = Field(1.0, gt=0, allow_inf_nan=True)
+    """Gradients are scaled down to this Euclidean norm; `.inf` leaves them as they are."""
 
     label_smoothing_factor: float = Field(0.0, ge=0, lt=1)
     """Share of the target probability spread over the vocabulary. Training loss only."""

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 import torch
 
-from peftune.data.collate import collate
+from peftune.data.collate import Batching
 from peftune.data.encoding import EncodedRow
 from peftune.data.order import rank_micro_batches
 from peftune.engines.engine import Engine
 from peftune.training.loop import to_device
-from peftune.training.loss import batch_nll_sum, count_targets
+from peftune.training.loss import batch_nll_sum, count_targets, model_logits
 
 
 @dataclass(frozen=True)
@@ -23,17 +23,37 @@ class HeldOutLoss:
 
 @torch.no_grad()
 def held_out_loss(
-    engine: Engine, rows: Sequence[EncodedRow], pad_token_id: int, batch_size: int
+    engine: Engine, rows: Sequence[EncodedRow], batching: Batching, batch_size: int
 ) -> HeldOutLoss:
     """Loss of the engine's model on `rows`; depends neither on the batch size nor on the ranks."""
     engine.module.eval()
     totals = torch.zeros(2, dtype=torch.float64)
-    ranks = engine.ranks
+    ranks, filler = engine.ranks, batching.filler(rows)
     for share in rank_micro_batches(range(len(rows)), ranks.rank, ranks.world_size, batch_size):
-        picked = [None if i is None else rows[i] for i in share]
-        batch = to_device(collate(picked, pad_token_id), ranks.device)
+        picked = [filler if i is None else rows[i] for i in share]
+        batch = to_device(batching.collate(picked), ranks.device)
         with engine.autocast():
-            totals[0] += batch_nll_sum(engine.module, batch).double().cpu()
-        totals[1] += count_targets(batch["labels"])
+            totals[0] += batch_nll_sum(engine.module, batch, batching.objective).double().cpu()
+        totals[1] += count_targets(batch["labels"], batching.objective)
     nll_sum, target_tokens = ranks.sum(totals).tolist()
     return HeldOutLoss(nll_sum / target_tokens, int(target_tokens))
+
+
+@torch.no_grad()
+def held_out_scores(
+    engine: Engine, rows: Sequence[EncodedRow], batching: Batching, batch_size: int
+) -> list[list[float]]:
+    """What the engine's model gives each label of each row, in float32 and in the order of `rows`.
+
+    Every rank gets all of them.
+    """
+    engine.module.eval()
+    found: list[tuple[int, list[float]]] = []
+    ranks, filler = engine.ranks, batching.filler(rows)
+    for share in rank_micro_batches(range(len(rows)), ranks.rank, ranks.world_size, batch_size):
+        picked = [filler if i is None else rows[i] for i in share]
+        batch = to_device(batching.collate(picked), ranks.device)
+        with engine.autocast():
+            logits = model_logits(engine.module, batch, batching.objective).float().tolist()
+        found += [(i, scores) for i, scores in zip(share, logits, strict=True) if i is not None]
+    return [scores for _, scores in sorted(ranks.gather_objects(found))]

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.conftest import write_recipe
 from tests.launching import adapter_difference, largest_difference, launch, metrics
@@ -91,3 +92,32 @@ def test_quantized_training_agrees(
     for key in ("loss", "grad_norm", "eval_loss"):
         assert largest_difference(quantized_one_process[method], run, key) < 1e-5, key
     assert adapter_difference(quantized_one_process[method], run) < 1e-5
+
+
+@pytest.fixture(scope="module", params=["bert", "t5"])
+def other_class(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    models: dict[str, Path],
+    labelled_folder: Path,
+    recipe: Path,
+) -> tuple[Path, Path]:
+    """An encoder that gives labels, an encoder-decoder that writes: the recipe, and one process."""
+    tree = yaml.safe_load(recipe.read_text(encoding="utf-8"))
+    tree["model"]["model_name_or_path"] = str(models[request.param])
+    tree["train"]["max_steps"] = 8
+    if request.param == "bert":
+        tree["task"] = "classify"
+        tree["data"] = {"path": str(labelled_folder), "max_length": 64, "max_train_samples": 37}
+    path = write_recipe(tmp_path_factory.mktemp(request.param), tree)
+    return path, launch("cpu", path, path.parent / "cpu")
+
+
+@pytest.mark.parametrize("layout", ["cpu_ddp", "cpu_zero3"])
+def test_no_class_of_model_feels_the_layout(layout: str, other_class: tuple[Path, Path]) -> None:
+    path, alone = other_class
+    run = launch(layout, path, path.parent / layout)
+    for key in ("loss", "grad_norm", "eval_loss"):
+        assert largest_difference(alone, run, key) < 1e-5, key
+    assert adapter_difference(alone, run) < 1e-5
+    assert (run / "predictions.jsonl").read_text() == (alone / "predictions.jsonl").read_text()

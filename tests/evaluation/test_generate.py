@@ -9,7 +9,12 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+    GenerationConfig,
+)
 
 from peftune.errors import ModelError
 from peftune.evaluation.generate import (
@@ -17,8 +22,8 @@ from peftune.evaluation.generate import (
     generate,
     generate_on_ranks,
     generation_config,
-    left_padded,
     own_settings,
+    padded,
     rank_share,
 )
 from peftune.evaluation.section import EvaluationSection
@@ -173,10 +178,23 @@ def test_an_adapter_is_used_without_its_dropout(adapted, prompts, tokenizer) -> 
         assert first != generate(adapted, prompts, tokenizer, SECTION, (EOS,), 4, CPU)
 
 
-def test_padding_stands_on_the_left_and_is_masked() -> None:
-    batch = left_padded([(5, 6, 7), (8,)], pad_token_id=0, device=CPU)
-    assert batch["input_ids"].tolist() == [[5, 6, 7], [0, 0, 8]]
-    assert batch["attention_mask"].tolist() == [[1, 1, 1], [0, 0, 1]]
+@pytest.mark.parametrize(("left", "second"), [(True, [0, 0, 8]), (False, [8, 0, 0])])
+def test_padding_is_masked(left: bool, second: list[int]) -> None:
+    batch = padded([(5, 6, 7), (8,)], pad_token_id=0, device=CPU, left=left)
+    assert batch["input_ids"].tolist() == [[5, 6, 7], second]
+    assert batch["attention_mask"].tolist() == [[1, 1, 1], [int(token > 0) for token in second]]
+
+
+@pytest.mark.parametrize("name", ["t5", "bart"])
+def test_an_encoder_decoder_writes_the_same_in_any_batch(name: str, models, tokenizer) -> None:
+    """Its prompt has positions of its own, so padding must not move them; stop is its end token."""
+    model = AutoModelForSeq2SeqLM.from_pretrained(models[name])
+    prompts = [(5, 6, 7, 9, 12, EOS), (8, 30, EOS), (40, EOS)]
+    alone = [generate(model, [prompt], tokenizer, SECTION, (EOS,), 1, CPU)[0] for prompt in prompts]
+    assert generate(model, prompts, tokenizer, SECTION, (EOS,), 3, CPU) == alone
+    forced = generate(model, prompts, tokenizer, SECTION, (EOS,), 3, CPU, forced_first_token=70)
+    first = tokenizer.decode([70])
+    assert all(text.startswith(first.strip()) for text in forced)
 
 
 def test_a_prompt_may_hold_the_padding_token(model, prompts, tokenizer) -> None:

@@ -8,6 +8,7 @@ from peftune import __version__
 from peftune.environment import versions
 from peftune.export.card import base_license, model_card
 from peftune.model.section import ModelSection
+from peftune.objectives import OBJECTIVES
 from peftune.recipe import Recipe
 
 ROWS = {"train": 1200, "validation": 80, "test": 70}
@@ -38,7 +39,8 @@ def recipe(recipe_tree):
 
 
 def card_of(recipe, rows, results, train_results=None, license_fields=None):
-    return model_card(recipe, rows, results, train_results or {}, license_fields or {})
+    objective = OBJECTIVES["causal"]
+    return model_card(recipe, objective, rows, results, train_results or {}, license_fields or {})
 
 
 def head_of(card):

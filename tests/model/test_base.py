@@ -18,10 +18,19 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from peftune.embedded import embedded_path
 from peftune.errors import ModelError
-from peftune.model.base import check_model_files, load_base, load_tokenizer, model_location
+from peftune.model.base import (
+    check_model_files,
+    load_base,
+    load_tokenizer,
+    model_location,
+    require_end_token,
+)
+from peftune.model.head import Head
 from peftune.model.section import Dtype, ModelSection
+from peftune.objectives import OBJECTIVES
 
 KEY = "model.model_name_or_path"
+CAUSAL = Head(OBJECTIVES["causal"])
 TORCH_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -53,7 +62,7 @@ class Trap:
 
 
 def load_frozen_base(section: ModelSection) -> Any:
-    return load_base(section, {}, "cpu")
+    return load_base(section, CAUSAL, {}, "cpu")[0]
 
 
 LOADERS = [load_tokenizer, load_frozen_base]
@@ -98,10 +107,10 @@ def test_arguments_of_a_backend_reach_the_loading(
 
     def record(place: str, **arguments: Any) -> tuple[torch.nn.Module, dict[str, Any]]:
         given.update(arguments)
-        return torch.nn.Linear(1, 1), {"missing_keys": []}
+        return torch.nn.Linear(1, 1), {"missing_keys": [], "mismatched_keys": []}
 
     monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", record)
-    load_base(section_of(model_folder), {"quantization_config": "four bits"}, "cuda:1")
+    load_base(section_of(model_folder), CAUSAL, {"quantization_config": "four bits"}, "cuda:1")
     assert given["device_map"] == {"": "cuda:1"}
     assert given["quantization_config"] == "four bits"
     assert given["use_safetensors"] is True
@@ -241,7 +250,10 @@ def test_a_slow_tokenizer_is_refused(folder: Path) -> None:
 def test_a_tokenizer_without_an_end_token_is_refused(folder: Path) -> None:
     """A completion that never ends cannot be learnt."""
     change_json(folder / "tokenizer_config.json", eos_token=None)
-    message = refusal(load_tokenizer, section_of(folder))
+    section = section_of(folder)
+    with pytest.raises(ModelError) as caught:
+        require_end_token(section, load_tokenizer(section))
+    message = str(caught.value)
     assert message == f"{KEY}: the tokenizer of '{folder}' has no end token (eos_token)."
 
 

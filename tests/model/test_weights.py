@@ -11,7 +11,11 @@ from safetensors.torch import load_file, save_file
 
 from peftune.errors import ModelError
 from peftune.model.base import load_base
+from peftune.model.head import Head
 from peftune.model.section import ModelSection
+from peftune.objectives import OBJECTIVES
+
+CAUSAL = Head(OBJECTIVES["causal"])
 
 
 @pytest.fixture
@@ -26,7 +30,7 @@ def change_config(folder: Path, **keys: Any) -> None:
 
 def refusal(folder: Path, **keys: Any) -> str:
     with pytest.raises(ModelError) as caught:
-        load_base(ModelSection(model_name_or_path=str(folder), **keys), {}, "cpu")
+        load_base(ModelSection(model_name_or_path=str(folder), **keys), CAUSAL, {}, "cpu")
     return str(caught.value)
 
 

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 
 from peftune.adapters import attach, parameter_groups
 from peftune.adapters.lora import LoraSection
-from peftune.data.collate import collate
+from peftune.data.collate import Batching
 from peftune.data.encoding import IGNORED, EncodedRow
 from peftune.data.order import step_rows
 from peftune.engines.ddp import Ddp
@@ -32,6 +32,7 @@ from peftune.training.validation import held_out_loss
 
 ADAPTER = LoraSection(method="lora", r=4, lora_alpha=4)
 PAD, SEED = 0, 3
+CAUSAL = Batching("causal", PAD)
 ACCUMULATED = {"global_batch_size": None, "gradient_accumulation_steps": 4}
 Trained = tuple[list[StepRecord], dict[str, torch.Tensor]]
 
@@ -110,7 +111,7 @@ def engine_of(model: PeftModel, chosen: TrainSection) -> Ddp:
 
 
 def steps(engine: Ddp, chosen: TrainSection, rows: list[EncodedRow] = ROWS) -> Iterator[StepRecord]:
-    return train(engine, rows, PAD, chosen, plan_of(chosen, len(rows)), SEED)
+    return train(engine, rows, CAUSAL, chosen, plan_of(chosen, len(rows)), SEED)
 
 
 def trained(model: PeftModel, rows: list[EncodedRow] = ROWS, **keys: Any) -> Trained:
@@ -171,7 +172,11 @@ def mean_of_means(engine: Ddp, batches: list[Any], *others: Any) -> torch.Tensor
     """The wrong loop: each micro-batch divided by its own tokens, then by their number."""
     total = torch.zeros((), dtype=torch.float64)
     for batch in batches:
-        mean = batch_nll_sum(engine.model, batch) / count_targets(batch["labels"]) / len(batches)
+        mean = (
+            batch_nll_sum(engine.model, batch, "causal")
+            / count_targets(batch["labels"], "causal")
+            / len(batches)
+        )
         engine.backward(mean)
         total += mean.detach().double()
     return total * others[-1]
@@ -247,14 +252,16 @@ def test_a_gradient_that_is_no_number_stops_the_run_unless_fp16_skips_it(
 
 
 def held_out(engine: Ddp) -> float:
-    return held_out_loss(engine, ROWS[:7], PAD, 4).loss
+    return held_out_loss(engine, ROWS[:7], CAUSAL, 4).loss
 
 
 def test_label_smoothing_is_part_of_the_training_loss(
     base: PeftModel, whole_batch: Trained
 ) -> None:
-    batch = collate([ROWS[i] for i in step_rows(SEED, 0, len(ROWS), 8)], PAD)
-    expected = batch_nll_sum(base, batch, 0.2).item() / count_targets(batch["labels"])
+    batch = CAUSAL.collate([ROWS[i] for i in step_rows(SEED, 0, len(ROWS), 8)])
+    expected = batch_nll_sum(base, batch, "causal", 0.2).item() / count_targets(
+        batch["labels"], "causal"
+    )
     record = trained(base, label_smoothing_factor=0.2)[0][0]
     assert record.loss == pytest.approx(expected, rel=1e-6)
     assert abs(record.loss - whole_batch[0][0].loss) > 1e-3
@@ -292,7 +299,7 @@ def test_a_validation_between_steps_changes_no_number(base: PeftModel) -> None:
 def test_the_validation_loss_does_not_depend_on_the_batch_size(
     batch_size: int, base: PeftModel
 ) -> None:
-    measured = held_out_loss(engine_of(base, section()), ROWS[:7], PAD, batch_size)
+    measured = held_out_loss(engine_of(base, section()), ROWS[:7], CAUSAL, batch_size)
     exact = copy.deepcopy(base).double()
     targets = sum(map(learnt, ROWS[:7]))
     nll_sum = sum(row_nll(exact, row).item() for row in ROWS[:7])

@@ -6,11 +6,12 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
-from peftune.data.collate import collate
+from peftune.data.collate import Batching
 from peftune.data.encoding import IGNORED, EncodedRow
-from peftune.training.loss import batch_nll_sum, count_targets, token_nll_sum
+from peftune.training.loss import batch_nll_sum, count_targets, nll_sum
 
 VOCABULARY = 11
+CAUSAL = Batching("causal", pad_token_id=0)
 LABELS = torch.tensor(
     [
         [IGNORED, IGNORED, 4, 1, 7],
@@ -40,27 +41,27 @@ def written_out(logits: torch.Tensor, labels: torch.Tensor, smoothing: float) ->
 
 
 def test_a_label_counts_when_a_token_before_it_predicts_it() -> None:
-    assert count_targets(LABELS) == 6
-    assert count_targets(torch.tensor([[3, 4, IGNORED], [5, IGNORED, IGNORED]])) == 1
-    assert count_targets(torch.tensor([[3], [IGNORED]])) == 0
+    assert count_targets(LABELS, "causal") == 6
+    assert count_targets(torch.tensor([[3, 4, IGNORED], [5, IGNORED, IGNORED]]), "causal") == 1
+    assert count_targets(torch.tensor([[3], [IGNORED]]), "causal") == 0
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.9])
 def test_the_sum_is_the_formula(smoothing: float) -> None:
     expected = written_out(random_logits(), LABELS, smoothing)
-    assert float(token_nll_sum(random_logits(), LABELS, smoothing)) == pytest.approx(expected)
+    assert float(nll_sum(random_logits(), LABELS, "causal", smoothing)) == pytest.approx(expected)
 
 
 def test_without_smoothing_is_the_default() -> None:
-    plain = token_nll_sum(random_logits(), LABELS)
-    assert torch.equal(plain, token_nll_sum(random_logits(), LABELS, 0.0))
-    assert not torch.isclose(plain, token_nll_sum(random_logits(), LABELS, 0.1))
+    plain = nll_sum(random_logits(), LABELS, "causal")
+    assert torch.equal(plain, nll_sum(random_logits(), LABELS, "causal", 0.0))
+    assert not torch.isclose(plain, nll_sum(random_logits(), LABELS, "causal", 0.1))
 
 
 def test_what_is_counted_is_what_is_summed() -> None:
     """Equal logits make every token cost log V, so the sum tells how many there were."""
-    nll = token_nll_sum(torch.zeros(4, 5, VOCABULARY), LABELS)
-    expected = count_targets(LABELS) * torch.tensor(float(VOCABULARY)).log()
+    nll = nll_sum(torch.zeros(4, 5, VOCABULARY), LABELS, "causal")
+    expected = count_targets(LABELS, "causal") * torch.tensor(float(VOCABULARY)).log()
     torch.testing.assert_close(nll, expected)
 
 
@@ -68,7 +69,7 @@ def test_what_is_counted_is_what_is_summed() -> None:
 def test_nothing_supervised_is_zero_with_a_gradient_of_zero(smoothing: float) -> None:
     """A filler row keeps a rank in lockstep: it must go backward and weigh nothing."""
     logits = random_logits().requires_grad_()
-    nll = token_nll_sum(logits, torch.full((4, 5), IGNORED), smoothing)
+    nll = nll_sum(logits, torch.full((4, 5), IGNORED), "causal", smoothing)
     nll.backward()
     assert nll.item() == 0.0
     assert logits.grad is not None
@@ -78,24 +79,24 @@ def test_nothing_supervised_is_zero_with_a_gradient_of_zero(smoothing: float) ->
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_two_halves_make_the_whole(smoothing: float) -> None:
     logits = random_logits()
-    halves = [token_nll_sum(logits[part], LABELS[part], smoothing) for part in ([0, 1], [2, 3])]
-    torch.testing.assert_close(sum(halves), token_nll_sum(logits, LABELS, smoothing))
+    halves = [nll_sum(logits[part], LABELS[part], "causal", smoothing) for part in ([0, 1], [2, 3])]
+    torch.testing.assert_close(sum(halves), nll_sum(logits, LABELS, "causal", smoothing))
     assert all(half > 1 for half in halves)
 
 
 def test_logits_where_nothing_is_learnt_do_not_matter() -> None:
     """Not even when they overflow; each label reads the logits one position before it."""
     logits = random_logits()
-    expected = token_nll_sum(logits, LABELS)
+    expected = nll_sum(logits, LABELS, "causal")
     unused = torch.ones(4, 5, dtype=torch.bool)
     unused[:, :-1] = LABELS[:, 1:] == IGNORED
     logits[unused] = torch.nan
-    assert torch.equal(token_nll_sum(logits, LABELS), expected)
+    assert torch.equal(nll_sum(logits, LABELS, "causal"), expected)
 
 
 def test_half_precision_logits_are_summed_in_float32() -> None:
     logits = random_logits().bfloat16()
-    nll = token_nll_sum(logits, LABELS)
+    nll = nll_sum(logits, LABELS, "causal")
     assert nll.dtype == torch.float32
     assert nll.item() == pytest.approx(written_out(logits, LABELS, 0.0), rel=1e-6)
 
@@ -128,32 +129,32 @@ def widened(batch: dict[str, torch.Tensor], by: int, token: int) -> dict[str, to
 def test_the_width_of_the_padding_changes_no_sum(
     llama: LlamaForCausalLM, rows: list[EncodedRow]
 ) -> None:
-    batch = collate(rows, 0)
-    expected = batch_nll_sum(llama, batch)
+    batch = CAUSAL.collate(rows)
+    expected = batch_nll_sum(llama, batch, "causal")
     for token in (0, 77):
-        wider = batch_nll_sum(llama, widened(batch, by=20, token=token))
+        wider = batch_nll_sum(llama, widened(batch, by=20, token=token), "causal")
         torch.testing.assert_close(wider, expected, rtol=1e-6, atol=0.0)
 
 
 def test_a_batch_is_the_sum_of_its_rows(llama: LlamaForCausalLM, rows: list[EncodedRow]) -> None:
-    alone = [batch_nll_sum(llama, collate([row], 0)) for row in rows]
-    together = batch_nll_sum(llama, collate(rows, 0))
+    alone = [batch_nll_sum(llama, CAUSAL.collate([row]), "causal") for row in rows]
+    together = batch_nll_sum(llama, CAUSAL.collate(rows), "causal")
     torch.testing.assert_close(together, sum(alone), rtol=1e-6, atol=0.0)
-    with_filler = batch_nll_sum(llama, collate([*rows, None], 0))
+    with_filler = batch_nll_sum(llama, CAUSAL.collate([*rows, CAUSAL.filler(rows)]), "causal")
     torch.testing.assert_close(with_filler, together, rtol=1e-6, atol=0.0)
 
 
 def test_the_mean_is_what_transformers_calls_the_loss(
     llama: LlamaForCausalLM, rows: list[EncodedRow]
 ) -> None:
-    batch = collate(rows, 0)
+    batch = CAUSAL.collate(rows)
     theirs = llama(**batch).loss
-    ours = batch_nll_sum(llama, batch) / count_targets(batch["labels"])
+    ours = batch_nll_sum(llama, batch, "causal") / count_targets(batch["labels"], "causal")
     torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=0.0)
 
 
 def test_a_filler_batch_goes_through_the_model(llama: LlamaForCausalLM) -> None:
-    nll = batch_nll_sum(llama, collate([None], 0), label_smoothing=0.1)
+    nll = batch_nll_sum(llama, CAUSAL.collate([CAUSAL.filler([])]), "causal", label_smoothing=0.1)
     nll.backward()
     assert nll.item() == 0.0
     gradients = [p.grad for p in llama.parameters() if p.grad is not None]

@@ -1,0 +1,40 @@
+"""What a model predicts: one entry for each kind of output layer and loss; imports nothing heavy."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+ModelClass = Literal["encoder", "encoder-decoder", "decoder"]
+MODEL_CLASSES: tuple[ModelClass, ...] = ("encoder", "encoder-decoder", "decoder")
+ObjectiveName = Literal["causal", "seq2seq", "label", "labels", "value"]
+
+
+@dataclass(frozen=True)
+class Objective:
+    """How targets are predicted, and the names that transformers, peft and the Hub have for it."""
+
+    name: ObjectiveName
+    auto_class: str
+    """Class of transformers that loads such a model."""
+    task_type: str
+    """peft's TaskType."""
+    pipeline_tag: str
+    """The Hub's name of the task."""
+    problem_type: str | None = None
+    """What a classification head is told about its labels."""
+
+    @property
+    def generates(self) -> bool:
+        """Whether the model writes text; otherwise a new head scores labels."""
+        return self.problem_type is None
+
+
+_HEAD = ("AutoModelForSequenceClassification", "SEQ_CLS", "text-classification")
+OBJECTIVES: dict[ObjectiveName, Objective] = {
+    "causal": Objective("causal", "AutoModelForCausalLM", "CAUSAL_LM", "text-generation"),
+    "seq2seq": Objective(
+        "seq2seq", "AutoModelForSeq2SeqLM", "SEQ_2_SEQ_LM", "text2text-generation"
+    ),
+    "label": Objective("label", *_HEAD, "single_label_classification"),
+    "labels": Objective("labels", *_HEAD, "multi_label_classification"),
+    "value": Objective("value", *_HEAD, "regression"),
+}

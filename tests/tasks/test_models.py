@@ -1,0 +1,189 @@
+"""Every task on every class of model that can do it: train, evaluate, save, reload, merge."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import PeftModel
+from transformers import AutoTokenizer
+from transformers.models.auto import modeling_auto
+
+from peftune.cli import report_errors, train_recipe
+from peftune.engines.launch import read_launch
+from peftune.objectives import MODEL_CLASSES, OBJECTIVES
+from peftune.pipeline import evaluate_run
+from peftune.recipe import load_recipe
+from peftune.tasks import TASKS
+from tests.conftest import write_recipe
+
+CLASS_OF = {
+    "bert": "encoder",
+    "t5": "encoder-decoder",
+    "bart": "encoder-decoder",
+    "llama": "decoder",
+}
+KINDS = {"label": "label", "labels": "labels", "value": "value"}
+TEXTS = [
+    (task.name, model)
+    for task in TASKS.values()
+    for model, kind in CLASS_OF.items()
+    if kind in task.objectives and OBJECTIVES[task.objectives[kind]].generates  # type: ignore[index]
+]
+LABELS = [(kind, model) for kind in KINDS for model in CLASS_OF]
+REFUSED = [
+    (task.name, model)
+    for task in TASKS.values()
+    for model in ("bert", "t5", "llama")
+    if CLASS_OF[model] not in task.objectives
+]
+
+
+def text_data(task: str, data_folder: Path) -> dict[str, Any]:
+    data = {"path": str(data_folder), "max_length": 128}
+    if task == "text":
+        return {**data, "columns": {"text": "dialogue"}}
+    prompt = {"prompt_template": "{dialogue}\nSummary:"}
+    return {**data, **prompt, "columns": {"completion": "summary"}}
+
+
+def trained(folder: Path, task: str, model: Path, data: dict[str, Any], **sections: Any) -> Path:
+    tree = {
+        "task": task,
+        "output_dir": str(folder / "run"),
+        "seed": 3,
+        "model": {"model_name_or_path": str(model), "dtype": "float32"},
+        "data": data,
+        "adapter": {"method": "lora", "r": 4, "lora_alpha": 8},
+        "train": {
+            "per_device_train_batch_size": 4,
+            "global_batch_size": 8,
+            "max_steps": 30,
+            "learning_rate": 1.0e-2,
+            "eval_steps": 20,
+        },
+        "evaluation": {"max_new_tokens": 4},
+        **sections,
+    }
+    recipe = write_recipe(folder, tree)
+    assert report_errors(True, train_recipe, str(recipe), []) == 0
+    return folder / "run"
+
+
+def scores(run: Path) -> dict[str, Any]:
+    return dict(json.loads((run / "eval_results.json").read_text()))
+
+
+def reloaded_logits(run: Path, base: Path) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of the adapter by plain peft, and of the merged model by plain transformers."""
+    config = json.loads((run / "adapter_config.json").read_text())
+    (name,) = {o.auto_class for o in OBJECTIVES.values() if o.task_type == config["task_type"]}
+    auto_class, head = modeling_auto.__dict__[name], {}
+    if (run / "labels.json").is_file():
+        head = {"num_labels": len(json.loads((run / "labels.json").read_text())["labels"])}
+        head["pad_token_id"] = 0
+    inputs = dict(AutoTokenizer.from_pretrained(run)("the tea was odd<eos>", return_tensors="pt"))
+    if config["task_type"] == "SEQ_2_SEQ_LM":
+        inputs["decoder_input_ids"] = torch.tensor([[0, 5, 6]])
+    frozen = auto_class.from_pretrained(base, dtype=torch.float32, **head)
+    with torch.no_grad():
+        adapted = PeftModel.from_pretrained(frozen, str(run)).eval()(**inputs).logits
+        merged = auto_class.from_pretrained(run / "merged").eval()(**inputs).logits
+    return adapted, merged
+
+
+@pytest.mark.parametrize(("task", "model"), TEXTS)
+def test_text_is_learnt(
+    task: str, model: str, models: dict[str, Path], data_folder: Path, tmp_path: Path
+) -> None:
+    run = trained(tmp_path, task, models[model], text_data(task, data_folder))
+    found = scores(run)
+    assert found["adapted"]["loss"] < found["base"]["loss"] - 0.1
+    adapted, merged = reloaded_logits(run, models[model])
+    torch.testing.assert_close(adapted, merged, rtol=1e-5, atol=1e-5)
+    for measures in (found["base"], found["adapted"]):
+        for value in measures.values():
+            assert not isinstance(value, dict) or value["low"] <= value["high"]
+
+
+@pytest.mark.parametrize(("kind", "model"), LABELS)
+def test_labels_are_learnt(
+    kind: str, model: str, models: dict[str, Path], labelled_folder: Path, tmp_path: Path
+) -> None:
+    data = {"path": str(labelled_folder), "max_length": 64, "columns": {"label": kind}}
+    run = trained(tmp_path, "classify", models[model], data)
+    found = scores(run)
+    assert found["adapted"]["loss"] < 0.9 * found["base"]["loss"]
+    assert (
+        found["labels"]
+        == {
+            "label": ["bad", "good", "odd"],
+            "labels": ["bad", "good", "late", "odd"],
+            "value": ["value"],
+        }[kind]
+    )
+    rows = [json.loads(line) for line in (run / "predictions.jsonl").read_text().splitlines()]
+    assert len(rows) == found["examples"] == 12
+    adapted, merged = reloaded_logits(run, models[model])
+    torch.testing.assert_close(adapted, merged, rtol=1e-5, atol=1e-5)
+    config = json.loads((run / "merged" / "config.json").read_text())
+    assert list(config["id2label"].values()) == found["labels"]
+
+
+@pytest.mark.parametrize("method", ["bnb-nf4", "bnb-int8"])
+@pytest.mark.parametrize("model", ["bert", "t5", "llama"])
+def test_a_quantized_base_learns_labels(
+    model: str, method: str, models: dict[str, Path], labelled_folder: Path, tmp_path: Path
+) -> None:
+    data = {"path": str(labelled_folder), "max_length": 64}
+    quantized = {"quantization": {"method": method}, "export": {"merge_base": "dequantized"}}
+    found = scores(trained(tmp_path, "classify", models[model], data, **quantized))
+    assert found["adapted"]["loss"] < 0.9 * found["base"]["loss"]
+
+
+def test_pairs_of_texts(models: dict[str, Path], labelled_folder: Path, tmp_path: Path) -> None:
+    columns = {"text": "question", "text_pair": "text"}
+    data = {"path": str(labelled_folder), "max_length": 64, "columns": columns}
+    found = scores(trained(tmp_path, "classify", models["llama"], data))
+    assert found["adapted"]["accuracy"]["value"] > 0.9
+
+
+@pytest.mark.parametrize("model", ["bert", "t5"])
+def test_a_finished_run_is_measured_again(
+    model: str, models: dict[str, Path], labelled_folder: Path, tmp_path: Path
+) -> None:
+    """The same numbers for both models, although the base's head was never saved."""
+    data = {"path": str(labelled_folder), "max_length": 64}
+    run = trained(tmp_path, "classify", models[model], data)
+    before = scores(run)
+    (run / "eval_results.json").unlink()
+    evaluate_run(load_recipe(run / "recipe.yaml"), read_launch({}), run)
+    assert scores(run) == before
+
+
+@pytest.mark.parametrize(("task", "model"), REFUSED)
+def test_a_class_that_cannot_is_refused(
+    task: str,
+    model: str,
+    models: dict[str, Path],
+    data_folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    tree = {
+        "task": task,
+        "output_dir": str(tmp_path / "run"),
+        "model": {"model_name_or_path": str(models[model])},
+        "data": text_data(task, data_folder),
+        "adapter": {"method": "lora"},
+        "train": {"global_batch_size": 8, "max_steps": 1, "learning_rate": 1.0e-3},
+    }
+    assert report_errors(False, train_recipe, str(write_recipe(tmp_path, tree)), []) == 2
+    message = capsys.readouterr().err
+    assert f"error: task: {task} needs a model that is" in message
+    assert f"is {CLASS_OF[model]}." in message
+
+
+def test_every_class_has_a_task() -> None:
+    assert {kind for task in TASKS.values() for kind in task.objectives} == set(MODEL_CLASSES)
