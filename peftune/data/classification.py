@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from peftune.data.encoding import EncodedRow, EncodingReport
+from peftune.data.encoding import EncodedRow, EncodingReport, require_kept
 from peftune.data.examples import Example
 from peftune.data.labels import encoded_label
 from peftune.data.section import DataSection, Split
@@ -46,11 +46,7 @@ def encode_labelled(
         for index, (example, encoded) in enumerate(zip(examples, cut, strict=True))
         if index not in long or section.overlong == "truncate_prompt"
     ]
-    if examples and not rows:
-        raise DataError(
-            f"data.overlong: drop removed all {len(examples):,} {split} rows; each is longer than "
-            f"data.max_length: {section.max_length}."
-        )
+    require_kept(rows, len(examples), section, split)
     longest = max((len(row["input_ids"]) for row in whole), default=0)
     truncated = len(long) if section.overlong == "truncate_prompt" else 0
     return rows, _report(rows, split, len(examples), truncated, longest)

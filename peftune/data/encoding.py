@@ -101,12 +101,19 @@ def encode(
     _require_targets(tokenized, split)
     _check_overlong(tokenized, parts, section, split)
     rows = [part for fitted in parts for part in fitted]
-    if tokenized and not rows:
+    require_kept(rows, len(tokenized), section, split)
+    return rows, _report(tokenized, parts, section, split)
+
+
+def require_kept(
+    kept: Sequence[EncodedRow], examples: int, section: DataSection, split: Split
+) -> None:
+    """Raise DataError when a policy has left none of the examples."""
+    if examples and not kept:
         raise DataError(
-            f"data.overlong: drop removed all {len(tokenized):,} {split} rows; each is longer than "
+            f"data.overlong: drop removed all {examples:,} {split} rows; each is longer than "
             f"data.max_length: {section.max_length}."
         )
-    return rows, _report(tokenized, parts, section, split)
 
 
 def _check_tokenizer(tokenizer: "PreTrainedTokenizerFast") -> None:

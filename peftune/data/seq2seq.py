@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from peftune.data.encoding import EncodedRow, EncodingReport
+from peftune.data.encoding import EncodedRow, EncodingReport, require_kept
 from peftune.data.examples import Example
 from peftune.data.overlong import TokenizedRow, shortened
 from peftune.data.section import DataSection, Split
@@ -43,11 +43,7 @@ def encode_seq2seq(
     rows = [_fitted(pair, section) for pair in pairs]
     _check_overlong(pairs, rows, section, split)
     kept = [row for row in rows if row is not None]
-    if pairs and not kept:
-        raise DataError(
-            f"data.overlong: drop removed all {len(pairs):,} {split} rows; each is longer than "
-            f"data.max_length: {section.max_length}."
-        )
+    require_kept(kept, len(pairs), section, split)
     changed = sum(pair.longest > section.max_length for pair in pairs)
     return kept, EncodingReport(
         split=split,

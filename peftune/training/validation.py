@@ -1,11 +1,11 @@
 """Token-weighted loss on held-out rows: the same sum and count as training."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 
-from peftune.data.collate import Batching
+from peftune.data.collate import Batch, Batching
 from peftune.data.encoding import EncodedRow
 from peftune.data.order import rank_micro_batches
 from peftune.engines.engine import Engine
@@ -21,6 +21,16 @@ class HeldOutLoss:
     target_tokens: int
 
 
+def held_out_batches(
+    engine: Engine, rows: Sequence[EncodedRow], batching: Batching, batch_size: int
+) -> Iterator[tuple[list[int | None], Batch]]:
+    """This rank's share of `rows`: positions, None for a filler, and the batch they make."""
+    ranks, filler = engine.ranks, batching.filler(rows)
+    for share in rank_micro_batches(range(len(rows)), ranks.rank, ranks.world_size, batch_size):
+        picked = [filler if i is None else rows[i] for i in share]
+        yield share, to_device(batching.collate(picked), ranks.device)
+
+
 @torch.no_grad()
 def held_out_loss(
     engine: Engine, rows: Sequence[EncodedRow], batching: Batching, batch_size: int
@@ -28,14 +38,11 @@ def held_out_loss(
     """Loss of the engine's model on `rows`; depends neither on the batch size nor on the ranks."""
     engine.module.eval()
     totals = torch.zeros(2, dtype=torch.float64)
-    ranks, filler = engine.ranks, batching.filler(rows)
-    for share in rank_micro_batches(range(len(rows)), ranks.rank, ranks.world_size, batch_size):
-        picked = [filler if i is None else rows[i] for i in share]
-        batch = to_device(batching.collate(picked), ranks.device)
+    for _, batch in held_out_batches(engine, rows, batching, batch_size):
         with engine.autocast():
             totals[0] += batch_nll_sum(engine.module, batch, batching.objective).double().cpu()
         totals[1] += count_targets(batch["labels"], batching.objective)
-    nll_sum, target_tokens = ranks.sum(totals).tolist()
+    nll_sum, target_tokens = engine.ranks.sum(totals).tolist()
     return HeldOutLoss(nll_sum / target_tokens, int(target_tokens))
 
 
@@ -49,11 +56,8 @@ def held_out_scores(
     """
     engine.module.eval()
     found: list[tuple[int, list[float]]] = []
-    ranks, filler = engine.ranks, batching.filler(rows)
-    for share in rank_micro_batches(range(len(rows)), ranks.rank, ranks.world_size, batch_size):
-        picked = [filler if i is None else rows[i] for i in share]
-        batch = to_device(batching.collate(picked), ranks.device)
+    for share, batch in held_out_batches(engine, rows, batching, batch_size):
         with engine.autocast():
             logits = model_logits(engine.module, batch, batching.objective).float().tolist()
         found += [(i, scores) for i, scores in zip(share, logits, strict=True) if i is not None]
-    return [scores for _, scores in sorted(ranks.gather_objects(found))]
+    return [scores for _, scores in sorted(engine.ranks.gather_objects(found))]
