@@ -66,7 +66,7 @@ def test_the_hub_reads_the_head(recipe):
     card = ModelCard(card_of(recipe(), ROWS, RESULTS, TRAIN_RESULTS, {"license": "mit"}))
     assert card.data.base_model == "some/base"
     assert card.data.base_model_relation == "adapter"
-    assert card.data.library_name == "peft"
+    assert card.data.to_dict()["library_name"] == "peft"
     assert card.data.pipeline_tag == "text-generation"
     assert card.data.datasets == ["some/talks"]
     assert card.data.license == "mit"
