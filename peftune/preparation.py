@@ -57,6 +57,7 @@ def prepare_data(recipe: Recipe) -> Prepared:
     _require_validation(recipe, examples)
     tokenizer, config = load_tokenizer(recipe.model), load_config(recipe.model)
     head = _head(recipe, config, examples, tokenizer.pad_token_id)
+    _check_training(recipe, head.objective, config)
     _prepare_tokenizer(recipe, head.objective, tokenizer)
     encoded = {
         split: _encode(examples[split], tokenizer, recipe.data, split, head, config)
@@ -89,6 +90,20 @@ def _head(
     name = label_objective(recipe.data, examples["train"])
     names = label_names(recipe.data, name, examples)
     return Head(OBJECTIVES[name], names, pad_token_id)
+
+
+def _check_training(recipe: Recipe, objective: Objective, config: Any) -> None:
+    """Refuse a key of `train:` that means nothing for what is learnt."""
+    if recipe.train.label_smoothing_factor and objective.name in ("labels", "value"):
+        raise RecipeError(
+            f"train.label_smoothing_factor: {recipe.train.label_smoothing_factor} spreads the target "
+            "over labels of which one is right, which this data has not; remove it."
+        )
+    if recipe.train.neftune_noise_alpha is not None and config.is_encoder_decoder:
+        raise RecipeError(
+            f"train.neftune_noise_alpha: {recipe.train.neftune_noise_alpha}: encoder and decoder share "
+            "the embeddings that would get the noise; remove it, or train a decoder."
+        )
 
 
 def _prepare_tokenizer(recipe: Recipe, objective: Objective, tokenizer: Any) -> None:

@@ -70,12 +70,16 @@ def label_names(
     if objective == "value":
         _check_values(examples)
         return ("value",)
+    if objective == "label":
+        _check_single(examples)
     seen = {split: _labels(examples[split]) for split in examples}
     names = section.labels or tuple(sorted(seen["train"], key=_order))
     for split, labels in seen.items():
         unknown = sorted(labels - set(names))
         if unknown:
             raise DataError(_unknown_message(section, split, unknown, names))
+    if len(set(names)) < len(names):
+        raise DataError("data.labels: a label is named twice.")
     untrained = sorted(set(names) - seen["train"])
     if untrained:
         raise DataError(f"data.labels: no training row is labelled {untrained[0]!r}; remove it.")
@@ -97,6 +101,17 @@ def _check_values(examples: Mapping[Split, Sequence["Example"]]) -> None:
                 )
 
 
+def _check_single(examples: Mapping[Split, Sequence["Example"]]) -> None:
+    """One label is learnt: of a list the others would be lost."""
+    for split, rows in examples.items():
+        for example in rows:
+            if isinstance(example.label, list):
+                raise DataError(
+                    f"{KEY}: row {example.row + 1} of {split} has a list of labels, and one label is "
+                    "learnt. Set data.problem_type: multi_label_classification."
+                )
+
+
 def _labels(examples: Sequence["Example"]) -> set[str]:
     return {name for example in examples for name in names_of(example.label)}
 
@@ -108,7 +123,7 @@ def names_of(label: Any) -> list[str]:
 
 def _order(name: str) -> tuple[int, int, str]:
     """Numbers by their value, before words."""
-    digits = name.lstrip("-").isdecimal()
+    digits = name.removeprefix("-").isdecimal()
     return (0, int(name), name) if digits else (1, 0, name)
 
 

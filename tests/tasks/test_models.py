@@ -187,3 +187,56 @@ def test_a_class_that_cannot_is_refused(
 
 def test_every_class_has_a_task() -> None:
     assert {kind for task in TASKS.values() for kind in task.objectives} == set(MODEL_CLASSES)
+
+
+@pytest.mark.parametrize(
+    ("model", "column", "keys", "answer"),
+    [
+        (
+            "bert",
+            "labels",
+            {"data": {"problem_type": "single_label_classification"}},
+            "data.columns: label: row 1 of train has a list of labels, and one label is learnt.",
+        ),
+        (
+            "bert",
+            "label",
+            {"data": {"labels": ["bad", "good", "odd", "odd"]}},
+            "data.labels: a label is named twice.",
+        ),
+        (
+            "bert",
+            "labels",
+            {"train": {"label_smoothing_factor": 0.1}},
+            "train.label_smoothing_factor: 0.1 spreads the target over labels",
+        ),
+        (
+            "t5",
+            "label",
+            {"train": {"neftune_noise_alpha": 5.0}},
+            "train.neftune_noise_alpha: 5.0: encoder and decoder share the embeddings",
+        ),
+    ],
+)
+def test_keys_that_would_be_lost_are_refused(
+    model: str,
+    column: str,
+    keys: dict[str, dict[str, Any]],
+    answer: str,
+    models: dict[str, Path],
+    labelled_folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    data = {"path": str(labelled_folder), "columns": {"label": column}, "max_length": 64}
+    tree = {
+        "task": "classify",
+        "output_dir": str(tmp_path / "run"),
+        "model": {"model_name_or_path": str(models[model])},
+        "data": data | keys.get("data", {}),
+        "adapter": {"method": "lora"},
+        "train": {"global_batch_size": 8, "max_steps": 1, "learning_rate": 1.0e-3}
+        | keys.get("train", {}),
+    }
+    assert report_errors(False, train_recipe, str(write_recipe(tmp_path, tree)), []) == 2
+    assert f"error: {answer}" in capsys.readouterr().err
