@@ -20,11 +20,11 @@ lint: install
 
 install: $(VENV)/installed
 
-# torch comes first: DeepSpeed's build asks for it. The constraints hold the exact tested versions.
+# torch comes first: DeepSpeed's build asks for it, as seqeval's asks for setuptools-scm. The constraints hold the exact tested versions.
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || (echo "peftune needs Python 3.11 or later; set PYTHON=" && exit 1)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -q -c constraints.txt pip setuptools wheel ninja packaging
+	$(BIN)/pip install -q -c constraints.txt pip setuptools setuptools-scm wheel ninja packaging
 	$(BIN)/pip install -q -c constraints.txt torch
 	$(BIN)/pip install -q -c constraints.txt --no-build-isolation deepspeed
 	$(BIN)/pip install -q -c constraints.txt --no-build-isolation -e '.[dev]'
