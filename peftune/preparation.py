@@ -1,20 +1,22 @@
 """Rows, tokenizer and plan of a recipe: everything a run knows before it loads weights."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from peftune.data.chat import chat_template_text
-from peftune.data.classification import encode_labelled
 from peftune.data.collate import Batching
-from peftune.data.encoding import EncodedRow, EncodingReport, encode
+from peftune.data.encoders import ENCODERS, Encoding
 from peftune.data.examples import Example
+from peftune.data.gates import check_tally
 from peftune.data.labels import label_names, label_objective
 from peftune.data.languages import forced_first_token, set_languages
 from peftune.data.preview import preview
-from peftune.data.section import SPLITS, DataSection, Split
-from peftune.data.seq2seq import encode_seq2seq
+from peftune.data.report import SplitReport
+from peftune.data.rows import EncodedRow
+from peftune.data.section import SPLITS, Split
 from peftune.data.sources import load_splits
+from peftune.data.tally import Tally
 from peftune.errors import DataError, ModelError, RecipeError
 from peftune.model.base import load_config, load_tokenizer, require_end_token
 from peftune.model.head import Head, model_class
@@ -23,7 +25,7 @@ from peftune.plan import Plan, make_plan
 from peftune.recipe import Recipe
 from peftune.tasks import TASKS
 
-Encoded = tuple[list[EncodedRow], EncodingReport]
+ROWS_AT_ONCE = 1024
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class Prepared:
     batching: Batching
     examples: Mapping[Split, list[Example]]
     rows: Mapping[Split, list[EncodedRow]]
-    reports: Mapping[Split, EncodingReport]
+    reports: Mapping[Split, SplitReport]
     forced_first_token: int | None
     """What every generated text must start with: the code of its language."""
 
@@ -46,7 +48,7 @@ class Prepared:
     @property
     def end_ids(self) -> tuple[int, ...]:
         """Tokens at which a completion ends."""
-        found = {end for report in self.reports.values() for end in report.end_ids}
+        found = {end for report in self.reports.values() for end in report.tally.end_ids}
         return tuple(sorted(found | {self.tokenizer.eos_token_id}))
 
 
@@ -59,10 +61,9 @@ def prepare_data(recipe: Recipe) -> Prepared:
     head = _head(recipe, config, examples, tokenizer.pad_token_id)
     _check_training(recipe, head.objective, config)
     _prepare_tokenizer(recipe, head.objective, tokenizer)
+    job = _encoding(recipe, head, tokenizer, config)
     encoded = {
-        split: _encode(examples[split], tokenizer, recipe.data, split, head, config)
-        for split in SPLITS
-        if examples[split]
+        split: encode_split(examples[split], job, split) for split in SPLITS if examples[split]
     }
     return Prepared(
         tokenizer=tokenizer,
@@ -118,22 +119,32 @@ def _prepare_tokenizer(recipe: Recipe, objective: Objective, tokenizer: Any) -> 
         tokenizer.chat_template = chat_template_text(recipe.data, tokenizer)
 
 
-def _encode(
-    examples: list[Example],
-    tokenizer: Any,
-    section: DataSection,
-    split: Split,
-    head: Head,
-    config: Any,
-) -> Encoded:
-    match head.objective.name:
-        case "causal":
-            return encode(examples, tokenizer, section, split)
-        case "seq2seq":
-            return encode_seq2seq(examples, tokenizer, section, split)
-    objective, names = head.objective.name, head.labels
-    end = tokenizer.eos_token_id if config.is_encoder_decoder else None
-    return encode_labelled(examples, tokenizer, section, split, objective, names, end)
+def _encoding(recipe: Recipe, head: Head, tokenizer: Any, config: Any) -> Encoding:
+    # The head of an encoder-decoder reads the score at the end token.
+    closes = not head.objective.generates and config.is_encoder_decoder
+    return Encoding(
+        tokenizer=tokenizer,
+        section=recipe.data,
+        objective=head.objective.name,
+        labels=head.labels,
+        closing_id=tokenizer.eos_token_id if closes else None,
+    )
+
+
+def encode_split(
+    examples: Sequence[Example], job: Encoding, split: Split
+) -> tuple[list[EncodedRow], SplitReport]:
+    """The rows of a split and what became of its examples. Raises DataError at its gates."""
+    tally = Tally()
+    rows: list[EncodedRow] = []
+    for start in range(0, len(examples), ROWS_AT_ONCE):
+        for outcome in ENCODERS[job.objective](examples[start : start + ROWS_AT_ONCE], job):
+            tally.add(outcome)
+            rows += outcome.rows
+    other_policy = "truncate_prompt" if any(e.prompt for e in examples[:1]) else "split"
+    check_tally(tally, job.section, split, other_policy)
+    learnt = "labels" if job.labels else "tokens"
+    return rows, SplitReport(split, tally, job.section.overlong, learnt)
 
 
 def _batching(head: Head, config: Any) -> Batching:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from peftune.data.encoding import IGNORED, EncodedRow
+from peftune.data.rows import IGNORED, EncodedRow
 from peftune.objectives import ObjectiveName
 
 Batch = dict[str, torch.Tensor]

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from peftune.data.encoding import IGNORED, EncodedRow
+from peftune.data.rows import IGNORED, EncodedRow
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

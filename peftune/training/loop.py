@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch
 
 from peftune.data.collate import Batch, Batching
-from peftune.data.encoding import EncodedRow
 from peftune.data.order import rank_micro_batches, step_rows
+from peftune.data.rows import EncodedRow
 from peftune.engines.engine import Engine
 from peftune.errors import TrainingError
 from peftune.objectives import ObjectiveName

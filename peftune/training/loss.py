@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch.nn import functional
 
-from peftune.data.encoding import IGNORED
+from peftune.data.rows import IGNORED
 from peftune.objectives import ObjectiveName
 
 Batch = Mapping[str, torch.Tensor]

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 
 from peftune.data.collate import Batch, Batching
-from peftune.data.encoding import EncodedRow
 from peftune.data.order import rank_micro_batches
+from peftune.data.rows import EncodedRow
 from peftune.engines.engine import Engine
 from peftune.training.loop import to_device
 from peftune.training.loss import batch_nll_sum, count_targets, model_logits

@@ -7,7 +7,7 @@ import torch
 from transformers import AutoModelForSeq2SeqLM, MBartConfig, MBartForConditionalGeneration
 
 from peftune.data.collate import Batching
-from peftune.data.encoding import EncodedRow
+from peftune.data.rows import EncodedRow
 from peftune.training.loss import count_targets
 
 CAUSAL = Batching("causal", pad_token_id=0)

@@ -7,10 +7,13 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from peftune.data.encoding import EncodedRow, EncodingReport, encode
+from peftune import preparation
+from peftune.data.encoders import Encoding
 from peftune.data.examples import Example
-from peftune.data.section import DataSection
-from peftune.errors import DataError, ModelError
+from peftune.data.report import SplitReport
+from peftune.data.rows import EncodedRow
+from peftune.data.section import DataSection, Split
+from peftune.errors import DataError
 
 
 def section(**keys: Any) -> DataSection:
@@ -23,6 +26,12 @@ def ask(prompt: str, completion: str, *fields: tuple[int, int], row: int = 0) ->
 
 def text(content: str, row: int = 0) -> Example:
     return Example(row, "", content, (content,), content, ())
+
+
+def encode(
+    examples: list[Example], tokenizer: Any, keys: DataSection, split: Split
+) -> tuple[list[EncodedRow], SplitReport]:
+    return preparation.encode_split(examples, Encoding(tokenizer, keys, "causal"), split)
 
 
 def encode_one(example: Example, tokenizer: Any, **keys: Any) -> EncodedRow:
@@ -151,18 +160,10 @@ def test_the_report_counts_everything(tokenizer: Any) -> None:
     examples = [ask("Q: Tom\nA:", "Ada", (3, 6)), LONG, ask("Q: Ada\nA:", "Tom", (3, 6), row=2)]
     rows, report = encode(examples, tokenizer, section(max_length=8, overlong="drop"), "train")
     assert [row.row for row in rows] == [0, 2]
-    assert report == EncodingReport(
-        split="train",
-        examples=3,
-        rows=2,
-        dropped=1,
-        truncated=0,
-        windows=0,
-        learnt_tokens=4,
-        total_tokens=16,
-        longest=11,
-        end_ids=(tokenizer.eos_token_id,),
-    )
+    tally = report.tally
+    assert (tally.examples, tally.rows, tally.dropped, tally.changed) == (3, 2, 1, 0)
+    assert (tally.learnt, tally.tokens, tally.longest) == (4, 16, 11)
+    assert tally.end_ids == {tokenizer.eos_token_id}
     assert str(report) == (
         "train: 2 rows, 1 dropped; 4 of 16 tokens are learnt; longest row 11 tokens"
     )
@@ -175,7 +176,7 @@ def test_a_prompt_is_shortened_inside_its_columns(tokenizer: Any) -> None:
         "Q", ":", "_Tom", "_buys", "\\n", "A", ":", "[_Ada]", "[<eos>]",
     ]  # fmt: skip
     assert tokens_of(rows[0].prompt_ids, tokenizer) == ["Q", ":", "_Tom", "_buys", "\\n", "A", ":"]
-    assert (report.truncated, report.longest) == (1, 11)
+    assert (report.tally.changed, report.tally.longest) == (1, 11)
 
 
 def test_a_chat_prompt_is_shortened_inside_its_columns(chat_tokenizer: Any) -> None:
@@ -197,8 +198,8 @@ def test_a_text_is_split_so_that_every_token_is_learnt_once(bos_tokenizer: Any) 
     assert tuple(learnt) == whole.input_ids[1:]
     assert all(row.labels[0] == -100 and len(row.input_ids) <= 8 for row in rows)
     assert [row.row for row in rows] == [0] * (len(rows) - 1) + [1]
-    assert report.windows == len(rows) - 1
-    assert report.learnt_tokens == len(learnt) + 2
+    assert report.tally.changed == len(rows) - 1
+    assert report.tally.learnt == len(learnt) + 2
 
 
 @pytest.mark.parametrize(
@@ -259,24 +260,14 @@ def test_a_completion_that_the_tokenizer_drops() -> None:
     )
 
 
-def test_a_tokenizer_without_an_end(tokenizer: Any) -> None:
-    endless = PreTrainedTokenizerFast(tokenizer_object=tokenizer.backend_tokenizer)
-    with pytest.raises(ModelError) as caught:
-        encode([text("Ada")], endless, section(), "train")
-    assert str(caught.value) == (
-        "model.model_name_or_path: the tokenizer names no eos_token, so a completion could not be "
-        "taught to end."
-    )
-
-
 def test_no_examples_are_no_rows(tokenizer: Any) -> None:
     rows, report = encode([], tokenizer, section(), "validation")
-    assert (rows, report.rows, report.longest) == ([], 0, 0)
+    assert (rows, report.tally.rows, report.tally.longest) == ([], 0, 0)
 
 
 def test_order_and_batches_of_many_rows(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     examples = [ask(f"Q {number}:", f"A {number}", row=number) for number in range(7)]
     at_once, _ = encode(examples, tokenizer, section(), "train")
-    monkeypatch.setattr("peftune.data.encoding.ROWS_AT_ONCE", 2)
+    monkeypatch.setattr("peftune.preparation.ROWS_AT_ONCE", 2)
     assert encode(examples, tokenizer, section(), "train")[0] == at_once
     assert [row.row for row in at_once] == list(range(7))

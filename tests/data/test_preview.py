@@ -4,15 +4,17 @@ from rich.text import Text
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from peftune.data.encoding import EncodedRow, encode
+from peftune.data.encoders import ENCODERS, Encoding
 from peftune.data.examples import Example
 from peftune.data.preview import preview
+from peftune.data.rows import EncodedRow
 from peftune.data.section import DataSection
 
 
 def rows_of(tokenizer: Any, prompt: str, completion: str) -> list[EncodedRow]:
     example = Example(4, prompt, completion, (completion,), prompt, ())
-    return encode([example], tokenizer, DataSection(train="t.jsonl"), "train")[0]
+    job = Encoding(tokenizer, DataSection(train="t.jsonl"), "causal")
+    return [row for outcome in ENCODERS["causal"]([example], job) for row in outcome.rows]
 
 
 def styled(text: Text, word: str) -> str:

@@ -15,8 +15,8 @@ from transformers import AutoModelForCausalLM
 from peftune.adapters import attach, parameter_groups
 from peftune.adapters.lora import LoraSection
 from peftune.data.collate import Batching
-from peftune.data.encoding import IGNORED, EncodedRow
 from peftune.data.order import step_rows
+from peftune.data.rows import IGNORED, EncodedRow
 from peftune.engines.ddp import Ddp
 from peftune.engines.engine import StepShape
 from peftune.engines.launch import Launch

@@ -7,7 +7,7 @@ import torch
 from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
 from peftune.data.collate import Batching
-from peftune.data.encoding import IGNORED, EncodedRow
+from peftune.data.rows import IGNORED, EncodedRow
 from peftune.training.loss import batch_nll_sum, count_targets, nll_sum
 
 VOCABULARY = 11

@@ -1,0 +1,24 @@
+"""What every encoder is told."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from peftune.data.section import DataSection
+from peftune.objectives import ObjectiveName
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How the examples of a run become tokens."""
+
+    tokenizer: "PreTrainedTokenizerFast"
+    section: DataSection
+    objective: ObjectiveName
+    labels: tuple[str, ...] = ()
+    """Names of the labels in the order of their ids."""
+    closing_id: int | None = None
+    """Closes each labelled row that its tokenizer leaves open, for a head that reads the score at
+    the end token."""

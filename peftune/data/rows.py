@@ -1,0 +1,49 @@
+"""One row as the model gets it, and what became of the example it was made from."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+IGNORED = -100
+"""The label of a token that is not learnt; torch.nn.functional.cross_entropy skips it too."""
+
+Fault = Literal["no_target", "overlong"]
+"""Why nothing can be learnt from an example: its target has no tokens, or it does not fit."""
+
+
+@dataclass(frozen=True)
+class EncodedRow:
+    """One row for the model."""
+
+    input_ids: tuple[int, ...]
+    labels: tuple[float, ...]
+    """What is learnt; -100 where nothing is. Causal: one for each of `input_ids`, and never one at
+    position 0. Seq2seq: the target's tokens. Labels: the class, 0 or 1 for each label, or the value."""
+    prompt_ids: tuple[int, ...]
+    """What generation starts from; empty for plain text."""
+    row: int
+    """Position in the source of the split, from 0; windows of one row share it."""
+    token_type_ids: tuple[int, ...] = ()
+    """Which of two texts a token belongs to, for tokenizers that tell."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one example."""
+
+    row: int
+    """Position in the source of the split, from 0."""
+    rows: tuple[EncodedRow, ...]
+    """Empty when there is a fault, or when the policy for over-long rows dropped it."""
+    tokens: int
+    """Of the example, or of its longer side, before any policy."""
+    targets: int
+    """Learnt tokens or labels before any policy."""
+    kept: int = 0
+    """Tokens of its rows, on both sides."""
+    fault: Fault | None = None
+    changed: bool = False
+    """Whether `data.overlong` dropped it, shortened it or cut it into windows."""
+    end_id: int | None = None
+    """The token that closes it: the end of sequence, or the chat template's end of turn."""
+    unknown: int = 0
+    """Tokens that stand for characters the tokenizer does not know."""
