@@ -103,9 +103,7 @@ def write_card(
     train_results: Mapping[str, float],
 ) -> None:
     """README.md of the adapter."""
-    counts: dict[str, int] = {
-        split: report.tally.rows for split, report in prepared.reports.items()
-    }
+    counts: dict[str, int] = {split: report.rows for split, report in prepared.reports.items()}
     shown = recipe.model_dump(mode="json")
     card = model_card(
         shown, prepared.objective, counts, results, train_results, base_license(recipe.model)

@@ -75,7 +75,7 @@ def report_results(
     if base is None or adapted is None or not context.ranks.is_main:
         return
     task = TASKS[context.recipe.task]
-    by_row = {example.row: example for example in context.prepared.examples["test"]}
+    by_row = {example.row: example for example in context.prepared.test_examples}
     kept = [by_row[row.row] for row in context.prepared.rows["test"]]
     text_bytes = None
     if base.outputs is None:

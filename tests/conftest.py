@@ -10,6 +10,13 @@ import pytest
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Encoded splits of the tests go into a folder of their own."""
+    os.environ["PEFTUNE_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 NAMES = ("Mia", "Tom", "Ada", "Leo", "Eva", "Max")
 MOODS = ("good", "bad", "odd")

@@ -1,7 +1,8 @@
 """Rows become examples: the text of a prompt and of the completion to learn."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from math import isfinite
 from typing import Any
 
@@ -35,38 +36,115 @@ class Example:
     """The label as it stands in the row (task `classify`)."""
 
 
-def read_examples(
-    table: Table, section: DataSection, roles: tuple[str, ...], default_template: str | None
-) -> list[Example]:
-    """Turn every row of `table` into an example; `default_template` serves a recipe without one.
+@dataclass(frozen=True)
+class Reading:
+    """How the rows of a run become examples."""
 
-    A placeholder names a role of `data.columns`, else a column. Raises DataError for a column that
-    no row has and for the first kind of wrong value, with its count and its first row.
+    section: DataSection
+    roles: tuple[str, ...]
+    """The columns that the task's rows must have, the one to learn last."""
+    default_template: str | None
+    """The prompt of a recipe without its own."""
+
+    @cached_property
+    def template(self) -> Template | None:
+        return prompt_template(self.section, self.roles, self.default_template)
+
+    @cached_property
+    def checks(self) -> tuple["Check", ...]:
+        """What is asked of each row, in this order; a placeholder names a role, else a column."""
+        section, roles, target = self.section, self.roles, self.target
+        problem = label_problem if learns_labels(roles) else _text_problem
+        checks = [Check(f"data.columns: {roles[-1]}", target, problem)]
+        for name in self.template.names if self.template else ():
+            is_role = name in roles or name in section.columns
+            key = f"data.columns: {name}" if is_role else "data.prompt_template"
+            checks.append(Check(key, column_of(section, name), _prompt_problem))
+        if self.template is not None and learns_labels(roles) and self.pair is not None:
+            checks.append(Check("data.columns: text_pair", self.pair, _text_problem))
+        if self.template is not None and not learns_labels(roles):
+            column = column_of(section, "references")
+            checks.append(Check("data.columns: references", column, _references_problem, False))
+        return tuple(checks)
+
+    @property
+    def target(self) -> str:
+        return column_of(self.section, self.roles[-1])
+
+    @property
+    def pair(self) -> str | None:
+        return self.section.columns.get("text_pair")
+
+
+@dataclass(frozen=True)
+class Check:
+    """One column and what may be wrong with its values."""
+
+    key: str
+    """The recipe key that names the column."""
+    column: str
+    problem_of: Callable[[Row, str], str | None]
+    required: bool = True
+    """Whether some row must have the column."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Why a row is no example."""
+
+    row: int
+    """Position in the source of its split, from 0."""
+    order: int
+    """Which check it did not pass; the first check's problems are told first."""
+    text: str
+    """Key, column and what is wrong, without how often."""
+
+
+def require_columns(table: Table, reading: Reading) -> None:
+    """Raise DataError for a column that no row has."""
+    for check in reading.checks:
+        if check.required:
+            _require_column(table, check.key, check.column)
+
+
+def read_rows(
+    rows: Iterable[tuple[int, Row]], reading: Reading, source_key: str
+) -> tuple[list[Example], list[Problem]]:
+    """The examples of some rows of a split, and the rows that are none.
+
+    `source_key` is the recipe key that names the split's source.
     """
-    template = prompt_template(section, roles, default_template)
-    target = column_of(section, roles[-1])
-    _require_column(table, f"data.columns: {roles[-1]}", target)
-    problem = label_problem if learns_labels(roles) else _text_problem
-    _require_values(table, f"data.columns: {roles[-1]}", target, problem)
-    for name in template.names if template else ():
-        is_role = name in roles or name in section.columns
-        key = f"data.columns: {name}" if is_role else "data.prompt_template"
-        _require_column(table, key, column_of(section, name))
-        _require_values(table, key, column_of(section, name), _prompt_problem)
+    examples: list[Example] = []
+    problems: list[Problem] = []
+    for position, row in rows:
+        problem = _problem(position, row, reading)
+        example = None if problem else _example(position, row, reading)
+        if example is not None and reading.template is not None and not example.source.strip():
+            text = f"{source_key}: the prompt has no content"
+            problem = Problem(position, len(reading.checks), text)
+        if problem is not None:
+            problems.append(problem)
+        elif example is not None:
+            examples.append(example)
+    return examples, problems
+
+
+def _problem(position: int, row: Row, reading: Reading) -> Problem | None:
+    for order, check in enumerate(reading.checks):
+        problem = check.problem_of(row, check.column)
+        if problem is not None:
+            return Problem(position, order, f"{check.key}: column {check.column!r} {problem}")
+    return None
+
+
+def _example(position: int, row: Row, reading: Reading) -> Example:
+    section, template, target = reading.section, reading.template, reading.target
     if template is None:
-        return [_text_example(position, row[target]) for position, row in table.rows]
-    if learns_labels(roles):
-        examples = _label_examples(table, section, template, target)
-        _require_prompts(table, examples)
-        return examples
-    references = column_of(section, "references")
-    _require_values(table, "data.columns: references", references, _references_problem)
-    examples = [
-        _prompt_example(position, row, section, template, row[target], row.get(references))
-        for position, row in table.rows
-    ]
-    _require_prompts(table, examples)
-    return examples
+        return _text_example(position, row[target])
+    if learns_labels(reading.roles):
+        return _label_example(position, row, reading, template)
+    references = row.get(column_of(section, "references"))
+    return _prompt_example(position, row, section, template, row[target], references)
 
 
 def _text_example(position: int, text: str) -> Example:
@@ -99,23 +177,13 @@ def _rendered(row: Row, section: DataSection, template: Template) -> tuple[str, 
     return prompt, fields, "\n".join(values.values())
 
 
-def _label_examples(
-    table: Table, section: DataSection, template: Template, target: str
-) -> list[Example]:
-    pair = section.columns.get("text_pair")
-    if pair is not None:
-        _require_column(table, "data.columns: text_pair", pair)
-        _require_values(table, "data.columns: text_pair", pair, _text_problem)
-    examples = []
-    for position, row in table.rows:
-        prompt, fields, source = _rendered(row, section, template)
-        second = row[pair] if pair is not None else ""
-        shown = label_text(row[target])
-        source = f"{source}\n{second}" if second else source
-        examples.append(
-            Example(position, prompt, shown, (shown,), source, fields, second, row[target])
-        )
-    return examples
+def _label_example(position: int, row: Row, reading: Reading, template: Template) -> Example:
+    prompt, fields, source = _rendered(row, reading.section, template)
+    second = row[reading.pair] if reading.pair is not None else ""
+    label = row[reading.target]
+    shown = label_text(label)
+    source = f"{source}\n{second}" if second else source
+    return Example(position, prompt, shown, (shown,), source, fields, second, label)
 
 
 def _require_column(table: Table, key: str, column: str) -> None:
@@ -128,22 +196,6 @@ def _require_column(table: Table, key: str, column: str) -> None:
             f"{key}: no column named {column!r} in {where}.{did_you_mean(column, columns)} "
             f"The columns are: {', '.join(columns)}."
         )
-
-
-def _require_values(
-    table: Table, key: str, column: str, problem_of: Callable[[Row, str], str | None]
-) -> None:
-    """Raise DataError for the first problem that `problem_of` finds, with the count of its kind."""
-    problems = [(position, problem_of(row, column)) for position, row in table.rows]
-    first = next(((position, problem) for position, problem in problems if problem), None)
-    if first is not None:
-        position, problem = first
-        alike = sum(problem == other for _, other in problems)
-        raise DataError(f"{key}: column {column!r} {problem} in {_share(table, alike, position)}.")
-
-
-def _share(table: Table, count: int, first: int) -> str:
-    return f"{count:,} of {len(table.rows):,} rows; the first is {table.at(first)}"
 
 
 def _text_problem(row: Row, column: str) -> str | None:
@@ -183,11 +235,3 @@ def _unicode_problem(text: str) -> str | None:
     """JSON can spell half of a surrogate pair, which no tokenizer and no file can take."""
     lone = not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text)
     return "holds half a surrogate pair (\\ud800 to \\udfff)" if lone else None
-
-
-def _require_prompts(table: Table, examples: list[Example]) -> None:
-    blank = [example.row for example in examples if not example.source.strip()]
-    if blank:
-        raise DataError(
-            f"{table.key}: the prompt has no content in {_share(table, len(blank), blank[0])}."
-        )

@@ -1,10 +1,11 @@
 """Rows of one local file: JSON Lines, CSV or Parquet."""
 
 import csv
+import hashlib
 import io
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,14 @@ LONGEST_CSV_FIELD = 2**31 - 1
 
 
 @dataclass(frozen=True)
+class Chunk:
+    rows: tuple[tuple[int, Row], ...]
+
+    def read(self) -> Iterator[tuple[int, Row]]:
+        return iter(self.rows)
+
+
+@dataclass(frozen=True)
 class Table:
     """The rows of one split, in file order, each with its position (from 0) in the source."""
 
@@ -25,6 +34,22 @@ class Table:
     place: str
     """The source for messages: a file as the recipe writes it, or a Hub split."""
     rows: tuple[tuple[int, Row], ...]
+
+    def __iter__(self) -> Iterator[tuple[int, Row]]:
+        return iter(self.rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def limited(self, rows: int | None) -> "Table":
+        return replace(self, rows=self.rows[:rows])
+
+    def chunks(self, size: int) -> Iterator["Chunk"]:
+        for start in range(0, len(self.rows), size):
+            yield Chunk(self.rows[start : start + size])
+
+    def fingerprint(self) -> str:
+        return hashlib.sha256(json.dumps(self.rows, default=str).encode()).hexdigest()
 
     @cached_property
     def columns(self) -> tuple[str, ...]:

@@ -6,8 +6,9 @@ from typing import Literal
 IGNORED = -100
 """The label of a token that is not learnt; torch.nn.functional.cross_entropy skips it too."""
 
-Fault = Literal["no_target", "overlong"]
-"""Why nothing can be learnt from an example: its target has no tokens, or it does not fit."""
+Fault = Literal["no_target", "unknown_label", "overlong"]
+"""Why nothing can be learnt from an example: its target has no tokens, its label is none of those that
+are learnt, or it does not fit."""
 
 
 @dataclass(frozen=True)

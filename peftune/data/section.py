@@ -1,12 +1,15 @@
 """The recipe's `data:` section."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from peftune.section import Items, Section
 
 Split = Literal["train", "validation", "test"]
+Gate = Literal[
+    "invalid", "no_target", "unknown_label", "overlong", "unknown_tokens", "duplicates", "overlap"
+]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 
@@ -71,6 +74,12 @@ class DataSection(Section):
     overlong: Literal["error", "drop", "truncate_prompt", "split"] = "error"
     """What happens to a longer row. `truncate_prompt` shortens the prompt's columns and never the
     completion; `split` cuts the rows of task `text` into windows. Counts are always reported."""
+
+    accept: dict[Gate, Annotated[float, Field(ge=0, le=1)]] = Field({})
+    """Share of a split's rows that may fail a gate, e.g. `{duplicates: 0.01}`; none by default.
+    `invalid` (no text where text should be), `no_target`, `unknown_label` and `overlong` rows are
+    then left out; `duplicates` in train, `overlap` with train and rows that are mostly
+    `unknown_tokens` stay."""
 
     max_train_samples: int | None = Field(None, ge=1)
     """Use only the first so many training rows."""

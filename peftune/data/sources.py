@@ -2,13 +2,11 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
-from peftune.data.examples import Example, read_examples
+from peftune.data.examples import Reading, require_columns
 from peftune.data.files import READERS, Table, holdings, read_table
 from peftune.data.hub import read_hub
-from peftune.data.overlap import check_overlap, set_aside
 from peftune.data.roles import check_roles
 from peftune.data.section import SPLITS, DataSection, Split
 from peftune.embedded import EMBEDDED_PREFIX, embedded_path
@@ -17,41 +15,30 @@ from peftune.errors import DataError
 HUB_ID = re.compile(r"[\w][\w.-]*(/[\w][\w.-]*)?")
 
 
-def load_splits(
-    section: DataSection, roles: tuple[str, ...], default_template: str | None, seed: int
-) -> dict[Split, list[Example]]:
-    """Every split as examples; a split that the data does not have is an empty list.
+def open_splits(
+    section: DataSection, roles: tuple[str, ...], default_template: str | None
+) -> dict[Split, Table]:
+    """The table of every split that the data has, limited as the recipe says.
 
     `roles` are the columns that the task's rows must have, the one to learn last.
-    Files are read whole, but the values of rows beyond a `max_*_samples` limit are not checked.
-    Only `validation_fraction` is cut before the training limit, with `seed`, so that a limit
-    leaves the cut as it is. Raises DataError.
+    Only `validation_fraction` is cut before the training limit, so that a limit leaves the cut as
+    it is. Raises DataError.
     """
     check_roles(section, roles)
     tables = read_tables(section)
     _check_references(section, tables)
-    tables = {split: _limited(table, split, section) for split, table in tables.items()}
-    examples: dict[Split, list[Example]] = {
-        split: read_examples(tables[split], section, roles, default_template)
-        if split in tables
-        else []
-        for split in SPLITS
-    }
     if section.validation_fraction is not None:
         _refuse_second_validation(section, tables)
-        tables["validation"] = tables["train"]
-        examples["train"], examples["validation"] = set_aside(
-            examples["train"], section.validation_fraction, seed
-        )
-    used = {split: examples[split][: section.sample_limit(split)] for split in SPLITS}
-    check_overlap(used, tables)
-    return used
+    reading = Reading(section, roles, default_template)
+    for table in tables.values():
+        require_columns(table, reading)
+    return {split: _limited(table, split, section) for split, table in tables.items()}
 
 
 def _limited(table: Table, split: Split, section: DataSection) -> Table:
     if split == "train" and section.validation_fraction is not None:
         return table
-    return replace(table, rows=table.rows[: section.sample_limit(split)])
+    return table.limited(section.sample_limit(split))
 
 
 def read_tables(section: DataSection) -> dict[Split, Table]:

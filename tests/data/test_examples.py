@@ -2,8 +2,10 @@ from typing import Any
 
 import pytest
 
-from peftune.data.examples import Example, read_examples
+from peftune.data.encoded import kinds
+from peftune.data.examples import Example, Reading, read_rows, require_columns
 from peftune.data.files import Table
+from peftune.data.gates import check, invalid_rows
 from peftune.data.section import DataSection
 from peftune.errors import DataError
 
@@ -18,13 +20,17 @@ def read(
     **keys: Any,
 ) -> list[Example]:
     table = Table("data.train", "t.jsonl", tuple(enumerate(rows)))
-    return read_examples(table, DataSection(train="t.jsonl", **keys), roles, default)
+    reading = Reading(DataSection(train="t.jsonl", **keys), roles, default)
+    require_columns(table, reading)
+    examples, problems = read_rows(table, reading, table.key)
+    check(invalid_rows(kinds(problems), "train", table, len(table)), reading.section)
+    return examples
 
 
 def refusal(rows: list[dict[str, Any]], roles: tuple[str, ...] = PROMPT, **keys: Any) -> str:
     with pytest.raises(DataError) as caught:
         read(rows, roles, **keys)
-    return str(caught.value)
+    return str(caught.value).partition(" To leave them out, set data.accept: {invalid: ")[0]
 
 
 def test_a_row_with_the_roles_own_names() -> None:
@@ -204,7 +210,7 @@ def test_wrong_text_rows() -> None:
 def test_a_split_of_a_hub_data_set_is_named_by_its_place() -> None:
     table = Table("data.path", "me/set (test)", ((0, {"a": "x"}),))
     with pytest.raises(DataError) as caught:
-        read_examples(table, DataSection(path="me/set"), TEXT, None)
+        require_columns(table, Reading(DataSection(path="me/set"), TEXT, None))
     assert str(caught.value) == (
         "data.columns: text: no column named 'text' in me/set (test). The columns are: a."
     )
