@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from transformers import AutoTokenizer
 from transformers.models.auto import modeling_auto
 
+from peftune.artefacts import load_frozen, merge_run
 from peftune.cli import report_errors, train_recipe
 from peftune.compatibility import check_recipe
 from peftune.engines.launch import Launch
@@ -93,8 +94,10 @@ def test_a_recipe_trains_and_merges_on_its_architecture(
     assert all(torch.isfinite(torch.tensor(losses)))
     check_layers(run, shipped, toy)
     check_learnt(load_recipe(path, overrides), toy)
-    adapted, merged = both_logits(run, base)
-    torch.testing.assert_close(adapted, merged, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(*both_logits(run, base), rtol=1e-5, atol=1e-5)
+    if shipped.quantization is not None:
+        pair = both_quantized_logits(load_recipe(path, overrides), run)
+        torch.testing.assert_close(*pair, rtol=1e-5, atol=1e-5)
 
 
 def check_layers(run: Path, shipped: Recipe, toy: Toy) -> None:
@@ -130,20 +133,39 @@ def check_learnt(recipe: Recipe, toy: Toy) -> None:
 
 def both_logits(run: Path, base: Path) -> tuple[torch.Tensor, torch.Tensor]:
     """Of the adapter by plain peft, and of the merged model by plain transformers."""
-    config = json.loads((run / "adapter_config.json").read_text())
-    (name,) = {o.auto_class for o in OBJECTIVES.values() if o.task_type == config["task_type"]}
-    auto_class, head = modeling_auto.__dict__[name], {}
+    auto_class, head = auto_class_of(run), {}
     if (run / "labels.json").is_file():
         names = json.loads((run / "labels.json").read_text())["labels"]
         head = {"num_labels": len(names)}
         merged_config = json.loads((run / "merged" / "config.json").read_text())
         assert list(merged_config["id2label"].values()) == names
+    frozen = auto_class.from_pretrained(base, dtype=torch.float32, **head)
+    adapted = PeftModel.from_pretrained(frozen, str(run))
+    return logits(adapted, run), logits(auto_class.from_pretrained(run / "merged"), run)
+
+
+def both_quantized_logits(recipe: Recipe, run: Path) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of the adapter on the quantized base, and of its merge into the dequantized one."""
+    dequantized = recipe.model_copy(
+        update={"export": recipe.export.model_copy(update={"merge_base": "dequantized"})}
+    )
+    merge_run(dequantized, run, run / "dequantized")
+    frozen, _ = load_frozen(recipe, prepare_data(recipe).head, "cpu", sharded=False)
+    adapted = PeftModel.from_pretrained(frozen, str(run))
+    merged = auto_class_of(run).from_pretrained(run / "dequantized")
+    return logits(adapted, run), logits(merged, run)
+
+
+def auto_class_of(run: Path) -> Any:
+    config = json.loads((run / "adapter_config.json").read_text())
+    (name,) = {o.auto_class for o in OBJECTIVES.values() if o.task_type == config["task_type"]}
+    return modeling_auto.__dict__[name]
+
+
+def logits(model: Any, run: Path) -> torch.Tensor:
     tokenizer = AutoTokenizer.from_pretrained(run)
     inputs = dict(tokenizer("Tom asks whether the tent is odd.", return_tensors="pt"))
-    if config["task_type"] == "SEQ_2_SEQ_LM":
+    if model.config.is_encoder_decoder:
         inputs["decoder_input_ids"] = torch.tensor([[2, 5, 6]])
-    frozen = auto_class.from_pretrained(base, dtype=torch.float32, **head)
     with torch.no_grad():
-        adapted = PeftModel.from_pretrained(frozen, str(run)).eval()(**inputs).logits
-        merged = auto_class.from_pretrained(run / "merged").eval()(**inputs).logits
-    return adapted, merged
+        return model.eval()(**inputs).logits  # type: ignore[no-any-return]
