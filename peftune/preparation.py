@@ -86,9 +86,11 @@ def _head(
             f"task: {recipe.task} needs a model that is {' or '.join(possible)}; "
             f"{recipe.model.model_name_or_path!r} is {found}."
         )
-    if OBJECTIVES[possible[found]].generates:
-        return Head(OBJECTIVES[possible[found]], (), pad_token_id)
-    name = label_objective(recipe.data, examples["train"])
+    name = possible[found]
+    if OBJECTIVES[name].generates or name == "span":
+        return Head(OBJECTIVES[name], (), pad_token_id)
+    if name != "tags":
+        name = label_objective(recipe.data, examples["train"])
     names = label_names(recipe.data, name, examples)
     return Head(OBJECTIVES[name], names, pad_token_id)
 
@@ -99,6 +101,11 @@ def _check_training(recipe: Recipe, objective: Objective, config: Any) -> None:
         raise RecipeError(
             f"train.label_smoothing_factor: {recipe.train.label_smoothing_factor} spreads the target "
             "over labels of which one is right, which this data has not; remove it."
+        )
+    if recipe.train.label_smoothing_factor and objective.name == "span":
+        raise RecipeError(
+            f"train.label_smoothing_factor: {recipe.train.label_smoothing_factor} spreads the target "
+            "over all tokens of a window, its padding included; remove it."
         )
     if recipe.train.neftune_noise_alpha is not None and config.is_encoder_decoder:
         raise RecipeError(
@@ -143,7 +150,7 @@ def encode_split(
             rows += outcome.rows
     other_policy = "truncate_prompt" if any(e.prompt for e in examples[:1]) else "split"
     check_tally(tally, job.section, split, other_policy)
-    learnt = "labels" if job.labels else "tokens"
+    learnt = "labels" if job.labels else "borders" if job.objective == "span" else "tokens"
     return rows, SplitReport(split, tally, job.section.overlong, learnt)
 
 

@@ -13,8 +13,16 @@ from peftune.data.columns import (
 )
 from peftune.data.files import Row, Table, json_kind
 from peftune.data.labels import label_problem, label_text
-from peftune.data.roles import column_of, learns_labels, prompt_template
+from peftune.data.roles import (
+    column_of,
+    learns_labels,
+    learns_spans,
+    learns_tags,
+    prompt_template,
+)
 from peftune.data.section import DataSection
+from peftune.data.span_examples import Answer, Question, questions
+from peftune.data.tag_examples import tagged_words
 from peftune.data.template import Spans, Template
 from peftune.errors import DataError
 
@@ -36,9 +44,14 @@ class Example:
     fields: Spans
     """Character spans of the column values inside `prompt`."""
     pair: str = ""
-    """A second text that is judged together with the prompt (task `classify`)."""
+    """A second text that is judged together with the prompt: the other one of a pair (task
+    `classify`), or the context of a question (task `extract`)."""
     label: Any = None
-    """The label as it stands in the row (task `classify`)."""
+    """The label as it stands in the row (task `classify`), or the name of each word's tag."""
+    words: tuple[str, ...] = ()
+    """What is tagged (task `tag`)."""
+    answer: Answer | None = None
+    """Where the context answers the question (task `extract`); None when it does not."""
 
 
 def read_examples(
@@ -49,6 +62,10 @@ def read_examples(
     A placeholder names a role of `data.columns`, else a column. Raises DataError for a column that
     no row has and for the first kind of wrong value, with its count and its first row.
     """
+    if learns_tags(roles):
+        return [_tag_example(*row) for row in tagged_words(table, section)]
+    if learns_spans(roles):
+        return [_span_example(*row) for row in questions(table, section)]
     template = prompt_template(section, roles, default_template)
     target = column_of(section, roles[-1])
     require_column(table, f"data.columns: {roles[-1]}", target)
@@ -73,6 +90,24 @@ def read_examples(
     ]
     _require_prompts(table, examples)
     return examples
+
+
+def _tag_example(position: int, words: tuple[str, ...], tags: list[str]) -> Example:
+    text, shown = " ".join(words), " ".join(tags)
+    return Example(position, "", shown, (shown,), text, (), label=tags, words=words)
+
+
+def _span_example(position: int, asked: Question) -> Example:
+    return Example(
+        row=position,
+        prompt=asked.question,
+        completion=asked.references[0],
+        references=asked.references,
+        source=f"{asked.context}\n{asked.question}",
+        fields=(),
+        pair=asked.context,
+        answer=asked.answer,
+    )
 
 
 def _text_example(position: int, text: str) -> Example:

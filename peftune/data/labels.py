@@ -18,6 +18,8 @@ OBJECTIVES: dict[str, ObjectiveName] = {
     "regression": "value",
 }
 KEY = "data.columns: label"
+OUTSIDE = "O"
+"""The tag of a word that belongs to nothing."""
 
 
 def label_problem(row: Row, column: str) -> str | None:
@@ -62,11 +64,13 @@ def _kind(label: Any) -> str:
 def label_names(
     section: DataSection, objective: ObjectiveName, examples: Mapping[Split, Sequence["Example"]]
 ) -> tuple[str, ...]:
-    """The labels in the order of their ids.
+    """The labels, or tags of words, in the order of their ids.
 
     Raises DataError for a label that no training row has, or that `data.labels` does not name, and
-    when there is nothing to tell apart.
+    when there is nothing to tell apart. `data.labels` may name tags that no training row has: where
+    tags are numbers, the list must be whole.
     """
+    key = "data.columns: tags" if objective == "tags" else KEY
     if objective == "value":
         _check_values(examples)
         return ("value",)
@@ -77,14 +81,15 @@ def label_names(
     for split, labels in seen.items():
         unknown = sorted(labels - set(names))
         if unknown:
-            raise DataError(_unknown_message(section, split, unknown, names))
+            raise DataError(_unknown_message(key, section, split, unknown, names))
     if len(set(names)) < len(names):
         raise DataError("data.labels: a label is named twice.")
     untrained = sorted(set(names) - seen["train"])
-    if untrained:
+    if untrained and objective != "tags":
         raise DataError(f"data.labels: no training row is labelled {untrained[0]!r}; remove it.")
-    if objective == "label" and len(names) < 2:
-        raise DataError(f"{KEY}: every training row is labelled {names[0]!r}.")
+    if objective in ("label", "tags") and len(names) < 2:
+        what = "word" if objective == "tags" else "training row"
+        raise DataError(f"{key}: every {what} is labelled {names[0]!r}.")
     return names
 
 
@@ -122,18 +127,20 @@ def names_of(label: Any) -> list[str]:
 
 
 def _order(name: str) -> tuple[int, int, str]:
-    """Numbers by their value, before words."""
+    """The tag of words outside first, then numbers by their value, then words."""
+    if name == OUTSIDE:
+        return (0, 0, name)
     digits = name.removeprefix("-").isdecimal()
-    return (0, int(name), name) if digits else (1, 0, name)
+    return (1, int(name), name) if digits else (2, 0, name)
 
 
 def _unknown_message(
-    section: DataSection, split: Split, unknown: list[str], names: Sequence[str]
+    key: str, section: DataSection, split: Split, unknown: list[str], names: Sequence[str]
 ) -> str:
     known = ", ".join(names[:8]) + (", …" if len(names) > 8 else "")
     where = "data.labels does not name it" if section.labels else "no training row has it"
     return (
-        f"{KEY}: {split} rows are labelled {unknown[0]!r}, and {where}."
+        f"{key}: {split} rows are labelled {unknown[0]!r}, and {where}."
         f"{did_you_mean(unknown[0], names)} The labels are: {known}."
     )
 

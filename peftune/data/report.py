@@ -19,7 +19,7 @@ class SplitReport:
     def __str__(self) -> str:
         tally = self.tally
         shortened = tally.changed if self.overlong == "truncate_prompt" else 0
-        windows = tally.changed if self.overlong == "split" else 0
+        windows = tally.changed - shortened
         policies = (
             ("dropped", tally.dropped),
             ("with a shortened prompt", shortened),

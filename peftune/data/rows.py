@@ -6,8 +6,17 @@ from typing import Literal
 IGNORED = -100
 """The label of a token that is not learnt; torch.nn.functional.cross_entropy skips it too."""
 
-Fault = Literal["no_target", "overlong"]
-"""Why nothing can be learnt from an example: its target has no tokens, or it does not fit."""
+Fault = Literal[
+    "no_target",
+    "overlong",
+    "untokenized_word",
+    "long_question",
+    "misplaced_answer",
+    "cut_answer",
+]
+"""Why nothing can be learnt from an example: its target has no tokens, or it does not fit; a tagged
+word has no tokens; a question leaves no room for its context, or its answer stands elsewhere, or is
+longer than what two windows share."""
 
 
 @dataclass(frozen=True)
@@ -17,7 +26,8 @@ class EncodedRow:
     input_ids: tuple[int, ...]
     labels: tuple[float, ...]
     """What is learnt; -100 where nothing is. Causal: one for each of `input_ids`, and never one at
-    position 0. Seq2seq: the target's tokens. Labels: the class, 0 or 1 for each label, or the value."""
+    position 0. Seq2seq: the target's tokens. Labels: the class, 0 or 1 for each label, or the value.
+    Tags: one for each of `input_ids`. Span: the indices of its first and its last token."""
     prompt_ids: tuple[int, ...]
     """What generation starts from; empty for plain text."""
     row: int

@@ -8,6 +8,7 @@ from peftune.section import Items, Section
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+DOC_STRIDE = 128
 
 
 class DataSection(Section):
@@ -37,11 +38,12 @@ class DataSection(Section):
 
     columns: dict[str, str] = Field({})
     """Role to column name, e.g. `{completion: summary}`. Roles: prompt, completion, references,
-    text, text_pair, label. A role that is not listed is looked for under its own name."""
+    text, text_pair, label, words, tags, context, question, answers. A role that is
+    not listed is looked for under its own name."""
 
     labels: Items[str] = ()
-    """Names of the labels in the order of their ids (task `classify`); without it the labels of the
-    training rows in alphabetical or numerical order."""
+    """Names of the labels in the order of their ids (tasks `classify` and `tag`); without it
+    the labels of the training rows in alphabetical or numerical order, `O` first."""
 
     problem_type: (
         Literal["single_label_classification", "multi_label_classification", "regression"] | None
@@ -70,7 +72,11 @@ class DataSection(Section):
 
     overlong: Literal["error", "drop", "truncate_prompt", "split"] = "error"
     """What happens to a longer row. `truncate_prompt` shortens the prompt's columns and never the
-    completion; `split` cuts the rows of task `text` into windows. Counts are always reported."""
+    completion; `split` cuts the rows of tasks `text` and `tag` into windows. Counts are always
+    reported. Task `extract` always reads a long context in windows."""
+
+    doc_stride: int = Field(DOC_STRIDE, ge=1)
+    """Tokens that two windows of a context share (task `extract`)."""
 
     max_train_samples: int | None = Field(None, ge=1)
     """Use only the first so many training rows."""

@@ -255,7 +255,7 @@ def test_a_completion_that_the_tokenizer_drops() -> None:
     with pytest.raises(DataError) as caught:
         encode([ask("ask", "tell"), ask("ask", "~", row=1)], dropping, section(), "train")
     assert str(caught.value) == (
-        "data.columns: the completion has no tokens in 1 of 2 train rows; the first is row 2. This "
+        "data.columns: what is to be learnt has no tokens in 1 of 2 train rows; the first is row 2. This "
         "tokenizer drops its characters."
     )
 
