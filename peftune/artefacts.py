@@ -80,7 +80,7 @@ def write_tokenizer(prepared: Prepared, folder: Path) -> None:
             decoder_start_token_id=prepared.batching.decoder_start_token_id,
             forced_bos_token_id=prepared.forced_first_token,
         ).save_pretrained(folder)
-    else:
+    if prepared.head.labels:
         labels = {"objective": prepared.objective.name, "labels": list(prepared.head.labels)}
         write_json(folder / LABELS, labels)
 

@@ -15,7 +15,7 @@ from peftune.data.labels import label_names, label_objective
 from peftune.data.languages import forced_first_token, set_languages
 from peftune.data.preview import preview
 from peftune.data.report import SplitReport
-from peftune.data.roles import learns_whole_text
+from peftune.data.roles import learns_tags, learns_whole_text
 from peftune.data.rows import EncodedRow
 from peftune.data.section import SPLITS, Split
 from peftune.data.sources import open_splits
@@ -71,7 +71,8 @@ def prepare_data(recipe: Recipe, shows: bool = False) -> Prepared:
         split: encode_split(table, SplitJob(reading, encoding, table.key), split, shows)
         for split, table in tables.items()
     }
-    other_policy = "split" if learns_whole_text(task.roles) else "truncate_prompt"
+    splits_rows = learns_whole_text(task.roles) or learns_tags(task.roles)
+    other_policy = "split" if splits_rows else "truncate_prompt"
     checked = check_splits(splits, tables, encoding, recipe.seed, other_policy)
     return Prepared(
         tokenizer=tokenizer,
@@ -94,10 +95,12 @@ def _head(
             f"task: {recipe.task} needs a model that is {' or '.join(possible)}; "
             f"{recipe.model.model_name_or_path!r} is {found}."
         )
-    if OBJECTIVES[possible[found]].generates:
-        return Head(OBJECTIVES[possible[found]], (), pad_token_id)
-    counts = {split: counted_labels(table, reading.target) for split, table in tables.items()}
-    name = label_objective(recipe.data, counts["train"])
+    name = possible[found]
+    if OBJECTIVES[name].generates or name == "span":
+        return Head(OBJECTIVES[name], (), pad_token_id)
+    counts = {split: counted_labels(table, reading) for split, table in tables.items()}
+    if name != "tags":
+        name = label_objective(recipe.data, counts["train"])
     names = label_names(recipe.data, name, counts)
     return Head(OBJECTIVES[name], names, pad_token_id)
 
@@ -108,6 +111,11 @@ def _check_training(recipe: Recipe, objective: Objective, config: Any) -> None:
         raise RecipeError(
             f"train.label_smoothing_factor: {recipe.train.label_smoothing_factor} spreads the target "
             "over labels of which one is right, which this data has not; remove it."
+        )
+    if recipe.train.label_smoothing_factor and objective.name == "span":
+        raise RecipeError(
+            f"train.label_smoothing_factor: {recipe.train.label_smoothing_factor} spreads the target "
+            "over all tokens of a window, its padding included; remove it."
         )
     if recipe.train.neftune_noise_alpha is not None and config.is_encoder_decoder:
         raise RecipeError(

@@ -64,7 +64,7 @@ def check_splits(
     for split, part in parts.items():
         _require_rows(part, section, split)
     _check_between(parts, tables, section)
-    learnt = "labels" if job.labels else "tokens"
+    learnt = "labels" if job.labels else "borders" if job.objective == "span" else "tokens"
     return {
         split: (
             part.rows,

@@ -16,8 +16,9 @@ from rich.progress import Progress
 
 from peftune import __version__
 from peftune.data.chat import chat_template_text
+from peftune.data.columns import Problem
 from peftune.data.encoders import ENCODERS, Encoding
-from peftune.data.examples import Problem, Reading, read_rows
+from peftune.data.examples import Reading, read_rows
 from peftune.data.files import Chunk, Row, Table
 from peftune.data.labels import LabelCounts, count_labels
 from peftune.data.ledger import LEDGER, Ledger, ledger_batch
@@ -84,14 +85,22 @@ def encode_split(table: Table, job: SplitJob, title: str, shows: bool) -> Encode
     return _opened(folder, read_json(manifest)["shards"])
 
 
-def counted_labels(table: Table, column: str) -> LabelCounts:
+def counted_labels(table: Table, reading: Reading) -> LabelCounts:
     """The labels of a split, from disk where they were counted before."""
-    identity = json.dumps([FORMAT, __version__, table.fingerprint(), column])
+    section = reading.section.model_dump(mode="json", exclude=WHERE_NOT_WHAT)
+    identity = json.dumps([FORMAT, __version__, table.fingerprint(), section], sort_keys=True)
     file = cache_folder() / "labels" / f"{hashlib.sha256(identity.encode()).hexdigest()}.json"
     if not file.is_file():
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_json(file, vars(count_labels(table, column)))
+        write_json(file, vars(count_labels(_labels(table, reading), table)))
     return LabelCounts(**read_json(file))
+
+
+def _labels(table: Table, reading: Reading) -> Iterator[tuple[int, Any]]:
+    """Rows without a usable label are left to the gates."""
+    for some in _batched(iter(table)):
+        for example in read_rows(some, reading, table.key)[0]:
+            yield example.row, example.label
 
 
 def split_key(table: Table, job: SplitJob) -> str:

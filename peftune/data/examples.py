@@ -1,17 +1,32 @@
 """Rows become examples: the text of a prompt and of the completion to learn."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from math import isfinite
 from typing import Any
 
+from peftune.data.columns import (
+    Check,
+    Problem,
+    first_problem,
+    require_column,
+    text_problem,
+    unicode_problem,
+)
 from peftune.data.files import Row, Table, json_kind
 from peftune.data.labels import label_problem, label_text
-from peftune.data.roles import column_of, learns_labels, prompt_template
+from peftune.data.roles import (
+    column_of,
+    learns_labels,
+    learns_spans,
+    learns_tags,
+    prompt_template,
+)
 from peftune.data.section import DataSection
+from peftune.data.span_examples import Answer, Question, question_of, span_checks
+from peftune.data.tag_examples import tag_checks, tagged_words
 from peftune.data.template import Spans, Template
-from peftune.errors import DataError, did_you_mean
 
 
 @dataclass(frozen=True)
@@ -31,9 +46,14 @@ class Example:
     fields: Spans
     """Character spans of the column values inside `prompt`."""
     pair: str = ""
-    """A second text that is judged together with the prompt (task `classify`)."""
+    """A second text that is judged together with the prompt: the other one of a pair (task
+    `classify`), or the context of a question (task `extract`)."""
     label: Any = None
-    """The label as it stands in the row (task `classify`)."""
+    """The label as it stands in the row (task `classify`), or the name of each word's tag."""
+    words: tuple[str, ...] = ()
+    """What is tagged (task `tag`)."""
+    answer: Answer | None = None
+    """Where the context answers the question (task `extract`); None when it does not."""
 
 
 @dataclass(frozen=True)
@@ -51,17 +71,21 @@ class Reading:
         return prompt_template(self.section, self.roles, self.default_template)
 
     @cached_property
-    def checks(self) -> tuple["Check", ...]:
+    def checks(self) -> tuple[Check, ...]:
         """What is asked of each row, in this order; a placeholder names a role, else a column."""
         section, roles, target = self.section, self.roles, self.target
-        problem = label_problem if learns_labels(roles) else _text_problem
+        if learns_tags(roles):
+            return tag_checks(section)
+        if learns_spans(roles):
+            return span_checks(section)
+        problem = label_problem if learns_labels(roles) else text_problem
         checks = [Check(f"data.columns: {roles[-1]}", target, problem)]
         for name in self.template.names if self.template else ():
             is_role = name in roles or name in section.columns
             key = f"data.columns: {name}" if is_role else "data.prompt_template"
             checks.append(Check(key, column_of(section, name), _prompt_problem))
         if self.template is not None and learns_labels(roles) and self.pair is not None:
-            checks.append(Check("data.columns: text_pair", self.pair, _text_problem))
+            checks.append(Check("data.columns: text_pair", self.pair, text_problem))
         if self.template is not None and not learns_labels(roles):
             column = column_of(section, "references")
             checks.append(Check("data.columns: references", column, _references_problem, False))
@@ -76,35 +100,11 @@ class Reading:
         return self.section.columns.get("text_pair")
 
 
-@dataclass(frozen=True)
-class Check:
-    """One column and what may be wrong with its values."""
-
-    key: str
-    """The recipe key that names the column."""
-    column: str
-    problem_of: Callable[[Row, str], str | None]
-    required: bool = True
-    """Whether some row must have the column."""
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Why a row is no example."""
-
-    row: int
-    """Position in the source of its split, from 0."""
-    order: int
-    """Which check it did not pass; the first check's problems are told first."""
-    text: str
-    """Key, column and what is wrong, without how often."""
-
-
 def require_columns(table: Table, reading: Reading) -> None:
     """Raise DataError for a column that no row has."""
     for check in reading.checks:
         if check.required:
-            _require_column(table, check.key, check.column)
+            require_column(table, check.key, check.column)
 
 
 def read_rows(
@@ -117,7 +117,7 @@ def read_rows(
     examples: list[Example] = []
     problems: list[Problem] = []
     for position, row in rows:
-        problem = _problem(position, row, reading)
+        problem = first_problem(position, row, reading.checks)
         example = None if problem else _example(position, row, reading)
         if example is not None and reading.template is not None and not example.source.strip():
             text = f"{source_key}: the prompt has no content"
@@ -129,22 +129,36 @@ def read_rows(
     return examples, problems
 
 
-def _problem(position: int, row: Row, reading: Reading) -> Problem | None:
-    for order, check in enumerate(reading.checks):
-        problem = check.problem_of(row, check.column)
-        if problem is not None:
-            return Problem(position, order, f"{check.key}: column {check.column!r} {problem}")
-    return None
-
-
 def _example(position: int, row: Row, reading: Reading) -> Example:
     section, template, target = reading.section, reading.template, reading.target
+    if learns_tags(reading.roles):
+        return _tag_example(position, *tagged_words(row, section))
+    if learns_spans(reading.roles):
+        return _span_example(position, question_of(row, section))
     if template is None:
         return _text_example(position, row[target])
     if learns_labels(reading.roles):
         return _label_example(position, row, reading, template)
     references = row.get(column_of(section, "references"))
     return _prompt_example(position, row, section, template, row[target], references)
+
+
+def _tag_example(position: int, words: tuple[str, ...], tags: list[str]) -> Example:
+    text, shown = " ".join(words), " ".join(tags)
+    return Example(position, "", shown, (shown,), text, (), label=tags, words=words)
+
+
+def _span_example(position: int, asked: Question) -> Example:
+    return Example(
+        row=position,
+        prompt=asked.question,
+        completion=asked.references[0],
+        references=asked.references,
+        source=f"{asked.context}\n{asked.question}",
+        fields=(),
+        pair=asked.context,
+        answer=asked.answer,
+    )
 
 
 def _text_example(position: int, text: str) -> Example:
@@ -186,27 +200,6 @@ def _label_example(position: int, row: Row, reading: Reading, template: Template
     return Example(position, prompt, shown, (shown,), source, fields, second, label)
 
 
-def _require_column(table: Table, key: str, column: str) -> None:
-    columns = table.columns
-    if not columns:
-        raise DataError(f"{table.key}: the rows of {table.place} have no columns.")
-    if column not in columns:
-        where = table.key if table.key != "data.path" else table.place
-        raise DataError(
-            f"{key}: no column named {column!r} in {where}.{did_you_mean(column, columns)} "
-            f"The columns are: {', '.join(columns)}."
-        )
-
-
-def _text_problem(row: Row, column: str) -> str | None:
-    if column not in row:
-        return "is missing"
-    value = row[column]
-    if not isinstance(value, str):
-        return f"is {json_kind(value)}, not text,"
-    return _unicode_problem(value) or ("is blank" if not value.strip() else None)
-
-
 def _prompt_problem(row: Row, column: str) -> str | None:
     """Numbers may stand in a prompt as they are; a single blank value may be a valid one."""
     if column not in row:
@@ -215,7 +208,7 @@ def _prompt_problem(row: Row, column: str) -> str | None:
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         return f"is {json_kind(value)}, not text,"
     if isinstance(value, str):
-        return _unicode_problem(value)
+        return unicode_problem(value)
     # What other tools write for a missing number would stand in the prompt as the word "nan".
     return None if isinstance(value, int) or isfinite(value) else f"is {value}, not text,"
 
@@ -228,10 +221,4 @@ def _references_problem(row: Row, column: str) -> str | None:
         return f"is {json_kind(value)}, not a list of texts,"
     if not value or not all(isinstance(item, str) and item.strip() for item in value):
         return "is not a list of texts that are not blank"
-    return next(filter(None, map(_unicode_problem, value)), None)
-
-
-def _unicode_problem(text: str) -> str | None:
-    """JSON can spell half of a surrogate pair, which no tokenizer and no file can take."""
-    lone = not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text)
-    return "holds half a surrogate pair (\\ud800 to \\udfff)" if lone else None
+    return next(filter(None, map(unicode_problem, value)), None)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from peftune.data.examples import Problem
+from peftune.data.columns import Problem
 from peftune.data.files import Table
 from peftune.data.ledger import FAULTS, Ledger
 from peftune.data.rows import Fault
@@ -18,6 +18,24 @@ WORST = 5
 """How many of the worst rows are named."""
 MOSTLY_UNKNOWN = 0.5
 """From this share of unknown tokens on, a row was written for another tokenizer."""
+
+SENTENCES: dict[Fault, str] = {
+    "no_target": "data.columns: what is to be learnt has no tokens in {which}; the first is {place}. "
+    "This tokenizer drops its characters",
+    "unknown_label": "data.columns: label: {which} have a label that is not learnt; the first is "
+    "{place}",
+    "untokenized_word": "data.columns: words: {which} have a word without tokens; the first is "
+    "{place}. This tokenizer drops its characters; remove the word and its tag",
+    "long_question": "data.max_length: in {which} the question leaves windows of {section.max_length} "
+    "tokens no room for a context and data.doc_stride: {section.doc_stride}; the first is {place}. "
+    "Raise data.max_length, or lower data.doc_stride",
+    "misplaced_answer": "data.columns: answers: in {which} the answer does not stand at its "
+    "answer_start in the context, counted in characters from 0; the first is {place}. Correct these "
+    "rows, or remove them",
+    "cut_answer": "data.doc_stride: {section.doc_stride} shared tokens are fewer than the answer has "
+    "in {which}, and no window holds it whole; the first is {place}. Raise data.doc_stride or "
+    "data.max_length",
+}
 
 
 @dataclass(frozen=True)
@@ -105,21 +123,15 @@ def _fault_message(
 ) -> str:
     which = f"{len(worst):,} of {examples:,} {split} rows"
     place, tokens = table.at(int(worst["row"][0])), int(worst["tokens"][0])
-    match fault:
-        case "no_target":
-            return (
-                f"data.columns: the completion has no tokens in {which}; the first is {place}. "
-                "This tokenizer drops its characters"
-            )
-        case "unknown_label":
-            return f"data.columns: label: {which} have a label that is not learnt; the first is {place}"
-        case "overlong" if section.overlong == "truncate_prompt":
-            return (
-                f"data.overlong: truncate_prompt cannot bring {which} down to data.max_length: "
-                f"{section.max_length} without touching the template or the completion; the longest "
-                f"is {place} with {tokens:,} tokens, {int(worst['targets'][0]):,} of them learnt. "
-                "Raise data.max_length, or set data.overlong: drop"
-            )
+    if fault in SENTENCES:
+        return SENTENCES[fault].format(which=which, place=place, section=section)
+    if section.overlong == "truncate_prompt":
+        return (
+            f"data.overlong: truncate_prompt cannot bring {which} down to data.max_length: "
+            f"{section.max_length} without touching the template or the completion; the longest is "
+            f"{place} with {tokens:,} tokens, {int(worst['targets'][0]):,} of them learnt. Raise "
+            "data.max_length, or set data.overlong: drop"
+        )
     return (
         f"data.max_length: {which} are longer than {section.max_length} tokens; the longest is "
         f"{place} with {tokens:,}. Raise data.max_length, or set data.overlong: drop or "

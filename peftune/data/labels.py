@@ -1,7 +1,7 @@
 """Labels of rows: which there are, in which order, and what they become as numbers."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from typing import Any
@@ -17,6 +17,8 @@ OBJECTIVES: dict[str, ObjectiveName] = {
     "regression": "value",
 }
 KEY = "data.columns: label"
+OUTSIDE = "O"
+"""The tag of words that belong to nothing."""
 
 
 def label_problem(row: Row, column: str) -> str | None:
@@ -53,15 +55,12 @@ class LabelCounts:
     """The first label that is no number, and its place."""
 
 
-def count_labels(table: Table, column: str) -> LabelCounts:
-    """Read the labels of all rows; rows without a usable one are left to the other checks."""
+def count_labels(labels: Iterable[tuple[int, Any]], table: Table) -> LabelCounts:
+    """Count the labels of a table, each with its position in the source."""
     kinds: dict[str, None] = {}
     names: Counter[str] = Counter()
     first_list, not_a_number = None, None
-    for position, row in table:
-        if label_problem(row, column) is not None:
-            continue
-        label = row[column]
+    for position, label in labels:
         kinds[_kind(label)] = None
         names.update(set(names_of(label)))
         if isinstance(label, list):
@@ -99,12 +98,14 @@ def label_objective(section: DataSection, training: LabelCounts) -> ObjectiveNam
 def label_names(
     section: DataSection, objective: ObjectiveName, counts: Mapping[Split, LabelCounts]
 ) -> tuple[str, ...]:
-    """The labels in the order of their ids.
+    """The labels, or tags of words, in the order of their ids.
 
     Raises DataError for a label that no training row has, or that `data.labels` does not name, and
     when there is nothing to tell apart. `data.accept` with `unknown_label` leaves such labels to
-    the gates.
+    the gates. `data.labels` may name tags that no training row has: where tags are numbers, the list
+    must be whole.
     """
+    key = "data.columns: tags" if objective == "tags" else KEY
     if objective == "value":
         _check_values(counts)
         return ("value",)
@@ -115,14 +116,15 @@ def label_names(
     for split, found in counts.items():
         unknown = sorted(found.names.keys() - set(names))
         if unknown and "unknown_label" not in section.accept:
-            raise DataError(_unknown_message(section, split, unknown, names))
+            raise DataError(_unknown_message(key, section, split, unknown, names))
     if len(set(names)) < len(names):
         raise DataError("data.labels: a label is named twice.")
     untrained = sorted(set(names) - trained.keys())
-    if untrained:
+    if untrained and objective != "tags":
         raise DataError(f"data.labels: no training row is labelled {untrained[0]!r}; remove it.")
-    if objective == "label" and len(names) < 2:
-        raise DataError(f"{KEY}: every training row is labelled {names[0]!r}.")
+    if objective in ("label", "tags") and len(names) < 2:
+        what = "word" if objective == "tags" else "training row"
+        raise DataError(f"{key}: every {what} is labelled {names[0]!r}.")
     return names
 
 
@@ -149,18 +151,20 @@ def names_of(label: Any) -> list[str]:
 
 
 def _order(name: str) -> tuple[int, int, str]:
-    """Numbers by their value, before words."""
+    """The tag of words outside first, then numbers by their value, then words."""
+    if name == OUTSIDE:
+        return (0, 0, name)
     digits = name.removeprefix("-").isdecimal()
-    return (0, int(name), name) if digits else (1, 0, name)
+    return (1, int(name), name) if digits else (2, 0, name)
 
 
 def _unknown_message(
-    section: DataSection, split: Split, unknown: list[str], names: Sequence[str]
+    key: str, section: DataSection, split: Split, unknown: list[str], names: Sequence[str]
 ) -> str:
     known = ", ".join(names[:8]) + (", …" if len(names) > 8 else "")
     where = "data.labels does not name it" if section.labels else "no training row has it"
     return (
-        f"{KEY}: {split} rows are labelled {unknown[0]!r}, and {where}."
+        f"{key}: {split} rows are labelled {unknown[0]!r}, and {where}."
         f"{did_you_mean(unknown[0], names)} The labels are: {known}."
     )
 

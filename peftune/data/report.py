@@ -51,7 +51,7 @@ class SplitReport:
         policies = (
             ("dropped", self.dropped),
             ("with a shortened prompt", self.changed if self.overlong == "truncate_prompt" else 0),
-            ("windows of longer rows", self.changed if self.overlong == "split" else 0),
+            ("windows of longer rows", 0 if self.overlong == "truncate_prompt" else self.changed),
         )
         changes = "".join(f", {count:,} {what}" for what, count in policies if count)
         return (

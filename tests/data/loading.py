@@ -4,9 +4,14 @@ from functools import lru_cache
 from typing import Any
 
 from peftune.data.checked import check_splits
-from peftune.data.encoded import SplitJob, encode_split
-from peftune.data.encoders import Encoding
-from peftune.data.examples import Example, Reading, read_rows
+from peftune.data.encoded import SplitJob, encode_split, kinds
+from peftune.data.encoders import ENCODERS, Encoding
+from peftune.data.examples import Example, Reading, read_rows, require_columns
+from peftune.data.files import Table
+from peftune.data.gates import check, faulty_rows, invalid_rows
+from peftune.data.ledger import Ledger, ledger_batch
+from peftune.data.report import SplitReport
+from peftune.data.rows import EncodedRow
 from peftune.data.section import SPLITS, DataSection, Split
 from peftune.data.sources import open_splits
 from tests.data.conftest import fast, trained_bpe
@@ -37,3 +42,27 @@ def load_splits(
         else []
         for split in SPLITS
     }
+
+
+def read_examples(
+    table: Table, section: DataSection, roles: tuple[str, ...], default_template: str | None
+) -> list[Example]:
+    """The examples of a table, past the gate for rows that are none."""
+    reading = Reading(section, roles, default_template)
+    require_columns(table, reading)
+    examples, problems = read_rows(table, reading, table.key)
+    check(invalid_rows(kinds(problems), "train", table, len(table)), section)
+    return examples
+
+
+def encode_examples(
+    examples: list[Example], job: Encoding, split: Split
+) -> tuple[list[EncodedRow], SplitReport]:
+    """The rows of some examples, past the gates for examples of which nothing can be learnt."""
+    outcomes = ENCODERS[job.objective](examples, job)
+    ledger = Ledger.of([ledger_batch(examples, outcomes)])
+    table = Table("data.train", "t.jsonl", tuple((one.row, {}) for one in examples))
+    policy = "truncate_prompt" if examples and examples[0].prompt else "split"
+    check(faulty_rows(ledger, job.section, split, table, policy), job.section)
+    rows = [row for outcome in outcomes for row in outcome.rows]
+    return rows, SplitReport(split, ledger, (), 0, job.section.overlong)

@@ -7,15 +7,13 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from peftune.data.encoders import ENCODERS, Encoding
+from peftune.data.encoders import Encoding
 from peftune.data.examples import Example
-from peftune.data.files import Table
-from peftune.data.gates import check, faulty_rows
-from peftune.data.ledger import Ledger, ledger_batch
 from peftune.data.report import SplitReport
 from peftune.data.rows import EncodedRow
 from peftune.data.section import DataSection, Split
 from peftune.errors import DataError
+from tests.data.loading import encode_examples
 
 
 def section(**keys: Any) -> DataSection:
@@ -33,13 +31,7 @@ def text(content: str, row: int = 0) -> Example:
 def encode(
     examples: list[Example], tokenizer: Any, keys: DataSection, split: Split
 ) -> tuple[list[EncodedRow], SplitReport]:
-    outcomes = ENCODERS["causal"](examples, Encoding(tokenizer, keys, "causal"))
-    ledger = Ledger.of([ledger_batch(examples, outcomes)])
-    table = Table("data.train", "t.jsonl", tuple((one.row, {}) for one in examples))
-    policy = "truncate_prompt" if examples and examples[0].prompt else "split"
-    check(faulty_rows(ledger, keys, split, table, policy), keys)
-    rows = [row for outcome in outcomes for row in outcome.rows]
-    return rows, SplitReport(split, ledger, (), 0, keys.overlong)
+    return encode_examples(examples, Encoding(tokenizer, keys, "causal"), split)
 
 
 def encode_one(example: Example, tokenizer: Any, **keys: Any) -> EncodedRow:
@@ -259,8 +251,9 @@ def test_a_completion_that_the_tokenizer_drops() -> None:
     with pytest.raises(DataError) as caught:
         encode([ask("ask", "tell"), ask("ask", "~", row=1)], dropping, section(), "train")
     assert str(caught.value) == (
-        "data.columns: the completion has no tokens in 1 of 2 train rows; the first is t.jsonl:2. "
-        "This tokenizer drops its characters. To leave them out, set data.accept: {no_target: 0.5}."
+        "data.columns: what is to be learnt has no tokens in 1 of 2 train rows; the first is "
+        "t.jsonl:2. This tokenizer drops its characters. To leave them out, set data.accept: "
+        "{no_target: 0.5}."
     )
 
 

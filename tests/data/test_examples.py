@@ -2,12 +2,11 @@ from typing import Any
 
 import pytest
 
-from peftune.data.encoded import kinds
-from peftune.data.examples import Example, Reading, read_rows, require_columns
+from peftune.data.examples import Example, Reading, require_columns
 from peftune.data.files import Table
-from peftune.data.gates import check, invalid_rows
 from peftune.data.section import DataSection
 from peftune.errors import DataError
+from tests.data.loading import read_examples
 
 PROMPT = ("prompt", "completion")
 TEXT = ("text",)
@@ -20,11 +19,7 @@ def read(
     **keys: Any,
 ) -> list[Example]:
     table = Table("data.train", "t.jsonl", tuple(enumerate(rows)))
-    reading = Reading(DataSection(train="t.jsonl", **keys), roles, default)
-    require_columns(table, reading)
-    examples, problems = read_rows(table, reading, table.key)
-    check(invalid_rows(kinds(problems), "train", table, len(table)), reading.section)
-    return examples
+    return read_examples(table, DataSection(train="t.jsonl", **keys), roles, default)
 
 
 def refusal(rows: list[dict[str, Any]], roles: tuple[str, ...] = PROMPT, **keys: Any) -> str:
