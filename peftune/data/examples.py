@@ -6,9 +6,10 @@ from functools import cached_property
 from math import isfinite
 from typing import Any
 
+from peftune.data.conversations import Conversation, read_conversation, read_tools
 from peftune.data.files import Row, Table, json_kind
 from peftune.data.labels import label_problem, label_text
-from peftune.data.roles import column_of, learns_labels, prompt_template
+from peftune.data.roles import column_of, learns_conversations, learns_labels, prompt_template
 from peftune.data.section import DataSection
 from peftune.data.template import Spans, Template
 from peftune.errors import DataError, did_you_mean
@@ -34,6 +35,8 @@ class Example:
     """A second text that is judged together with the prompt (task `classify`)."""
     label: Any = None
     """The label as it stands in the row (task `classify`)."""
+    conversation: Conversation | None = None
+    """The messages (task `chat`); `prompt` is then all but the last one, to look at."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,9 @@ class Reading:
     def checks(self) -> tuple["Check", ...]:
         """What is asked of each row, in this order; a placeholder names a role, else a column."""
         section, roles, target = self.section, self.roles, self.target
+        if learns_conversations(roles):
+            tools = Check("data.columns: tools", self.tools, _tools_problem, False)
+            return Check("data.columns: messages", target, _messages_problem), tools
         problem = label_problem if learns_labels(roles) else _text_problem
         checks = [Check(f"data.columns: {roles[-1]}", target, problem)]
         for name in self.template.names if self.template else ():
@@ -70,6 +76,10 @@ class Reading:
     @property
     def target(self) -> str:
         return column_of(self.section, self.roles[-1])
+
+    @property
+    def tools(self) -> str:
+        return column_of(self.section, "tools")
 
     @property
     def pair(self) -> str | None:
@@ -139,6 +149,8 @@ def _problem(position: int, row: Row, reading: Reading) -> Problem | None:
 
 def _example(position: int, row: Row, reading: Reading) -> Example:
     section, template, target = reading.section, reading.template, reading.target
+    if learns_conversations(reading.roles):
+        return _chat_example(position, read_conversation(row[target], row.get(reading.tools)))
     if template is None:
         return _text_example(position, row[target])
     if learns_labels(reading.roles):
@@ -149,6 +161,11 @@ def _example(position: int, row: Row, reading: Reading) -> Example:
 
 def _text_example(position: int, text: str) -> Example:
     return Example(position, "", text, (text,), text, ())
+
+
+def _chat_example(position: int, found: Conversation) -> Example:
+    question, answer = found.question, found.answer
+    return Example(position, question, answer, (answer,), question, (), conversation=found)
 
 
 def _prompt_example(
@@ -218,6 +235,22 @@ def _prompt_problem(row: Row, column: str) -> str | None:
         return _unicode_problem(value)
     # What other tools write for a missing number would stand in the prompt as the word "nan".
     return None if isinstance(value, int) or isfinite(value) else f"is {value}, not text,"
+
+
+def _messages_problem(row: Row, column: str) -> str | None:
+    try:
+        read_conversation(row.get(column))
+    except ValueError as error:
+        return f"holds no conversation, as {error},"
+    return None
+
+
+def _tools_problem(row: Row, column: str) -> str | None:
+    try:
+        read_tools(row.get(column))
+    except ValueError as error:
+        return f"holds no tools, as {error},"
+    return None
 
 
 def _references_problem(row: Row, column: str) -> str | None:

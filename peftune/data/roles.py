@@ -6,6 +6,7 @@ from peftune.errors import DataError, did_you_mean
 
 TEXT_ROLES = ("text",)
 LABEL_ROLES = ("text", "label")
+CONVERSATION_ROLES = ("messages",)
 
 
 def learns_whole_text(roles: tuple[str, ...]) -> bool:
@@ -18,8 +19,15 @@ def learns_labels(roles: tuple[str, ...]) -> bool:
     return roles == LABEL_ROLES
 
 
+def learns_conversations(roles: tuple[str, ...]) -> bool:
+    """Whether rows are lists of messages."""
+    return roles == CONVERSATION_ROLES
+
+
 def known_roles(roles: tuple[str, ...]) -> tuple[str, ...]:
     """The roles that `data.columns` may name, the optional ones included."""
+    if learns_conversations(roles):
+        return (*roles, "tools")
     if learns_whole_text(roles):
         return roles
     return (*roles, "text_pair") if learns_labels(roles) else (*roles, "references")
@@ -35,9 +43,9 @@ def prompt_template(
 ) -> Template | None:
     """The template of the prompt: the recipe's, the task's, or the bare prompt column.
 
-    Returns None for text rows. Raises DataError.
+    Returns None for text rows and conversations. Raises DataError.
     """
-    if learns_whole_text(roles):
+    if learns_whole_text(roles) or learns_conversations(roles):
         return None
     return parse_template(section.prompt_template or default or "{prompt}")
 
@@ -51,10 +59,39 @@ def check_roles(section: DataSection, roles: tuple[str, ...]) -> None:
                 f"The roles of this task are: {', '.join(known_roles(roles))}."
             )
     _check_label_keys(section, roles)
+    _check_train_on(section, roles)
     if learns_whole_text(roles):
         _check_text_keys(section)
+    elif learns_conversations(roles):
+        _check_chat_keys(section)
     else:
         _check_prompt_keys(section, roles)
+
+
+def _check_train_on(section: DataSection, roles: tuple[str, ...]) -> None:
+    possible: tuple[str, ...] = ("completion", "all")
+    if learns_conversations(roles):
+        possible = ("assistant", "last", "all")
+    elif learns_whole_text(roles) or learns_labels(roles):
+        possible = ()
+    if section.train_on is not None and section.train_on not in possible:
+        way_out = f"use {' or '.join(possible)}" if possible else "remove it"
+        raise DataError(
+            f"data.train_on: {section.train_on} is not a part of this task's rows; {way_out}."
+        )
+
+
+def _check_chat_keys(section: DataSection) -> None:
+    if section.prompt_template is not None:
+        raise DataError(
+            "data.prompt_template: this task learns conversations, which the chat template writes; "
+            "remove it."
+        )
+    if section.overlong == "split":
+        raise DataError(
+            "data.overlong: split would cut conversations apart; it is for task text. Use "
+            "truncate_prompt, which drops the oldest turns, drop or error."
+        )
 
 
 def _check_label_keys(section: DataSection, roles: tuple[str, ...]) -> None:

@@ -7,9 +7,11 @@ from pydantic import Field, model_validator
 from peftune.section import Items, Section
 
 Split = Literal["train", "validation", "test"]
+TrainOn = Literal["assistant", "last", "completion", "all"]
 Gate = Literal[
-    "invalid", "no_target", "unknown_label", "overlong", "unknown_tokens", "duplicates", "overlap"
-]
+    "invalid", "control_token", "template", "history", "no_end", "no_target", "unknown_label",
+    "overlong", "unknown_tokens", "duplicates", "overlap",
+]  # fmt: skip
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 
@@ -40,7 +42,8 @@ class DataSection(Section):
 
     columns: dict[str, str] = Field({})
     """Role to column name, e.g. `{completion: summary}`. Roles: prompt, completion, references,
-    text, text_pair, label. A role that is not listed is looked for under its own name."""
+    text, text_pair, label, messages, tools. A role that is not listed is looked for under its own
+    name."""
 
     labels: Items[str] = ()
     """Names of the labels in the order of their ids (task `classify`); without it the labels of the
@@ -58,7 +61,12 @@ class DataSection(Section):
 
     chat_template: str | None = None
     """Wrap prompt and completion as a user and an assistant turn: `tokenizer` takes the
-    tokenizer's own template, anything else is the path of a Jinja file."""
+    tokenizer's own template, anything else is the path of a Jinja file. Task `chat` takes the
+    tokenizer's own without the key."""
+
+    train_on: TrainOn | None = None
+    """What is learnt of a row. Conversations: `assistant` every answer (the default), `last` the last
+    one, `all` every token. Prompts: `completion` (the default), or `all` for the prompt as well."""
 
     source_language: str | None = None
     """Code of the prompt's language, for models that have codes (NLLB: `deu_Latn`, mBART:
@@ -72,14 +80,15 @@ class DataSection(Section):
     two."""
 
     overlong: Literal["error", "drop", "truncate_prompt", "split"] = "error"
-    """What happens to a longer row. `truncate_prompt` shortens the prompt's columns and never the
-    completion; `split` cuts the rows of task `text` into windows. Counts are always reported."""
+    """What happens to a longer row. `truncate_prompt` shortens the prompt's columns, or drops the
+    oldest turns of a conversation, and never touches the completion; `split` cuts the rows of task
+    `text` into windows. Counts are always reported."""
 
     accept: dict[Gate, Annotated[float, Field(ge=0, le=1)]] = Field({})
     """Share of a split's rows that may fail a gate, e.g. `{duplicates: 0.01}`; none by default.
-    `invalid` (no text where text should be), `no_target`, `unknown_label` and `overlong` rows are
-    then left out; `duplicates` in train, `overlap` with train and rows that are mostly
-    `unknown_tokens` stay."""
+    `invalid` (no text where text should be), `no_target`, `unknown_label` and `overlong` rows, and in
+    chat format `control_token`, `template`, `history` and `no_end` rows, are then left out;
+    `duplicates` in train, `overlap` with train and rows that are mostly `unknown_tokens` stay."""
 
     max_train_samples: int | None = Field(None, ge=1)
     """Use only the first so many training rows."""

@@ -32,7 +32,9 @@ def row(number: int) -> dict[str, str]:
 def encode(tokenizer: Any, **keys: Any) -> EncodedSplit:
     section = DataSection(train="t.jsonl", **keys)
     [table] = open_splits(section, PROMPT, None).values()
-    job = SplitJob(Reading(section, PROMPT, None), Encoding(tokenizer, section, "causal"), table.key)
+    job = SplitJob(
+        Reading(section, PROMPT, None), Encoding(tokenizer, section, "causal"), table.key
+    )
     return encode_split(table, job, "train", shows=False)
 
 
@@ -109,7 +111,9 @@ def test_an_interrupted_preparation_goes_on(
     [
         lambda: {"max_length": 512},
         lambda: {"prompt_template": "Q: {prompt}"},
-        lambda: Path("t.jsonl").write_text(Path("t.jsonl").read_text() + json.dumps(row(77)) + "\n"),
+        lambda: Path("t.jsonl").write_text(
+            Path("t.jsonl").read_text() + json.dumps(row(77)) + "\n"
+        ),
     ],
     ids=["a key", "the prompt", "the file"],
 )

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from peftune.data.chat_format import chat_template_text, probed_format
 from peftune.data.encoders import ENCODERS, Encoding
 from peftune.data.examples import Example
 from peftune.data.files import Table
@@ -33,7 +34,9 @@ def text(content: str, row: int = 0) -> Example:
 def encode(
     examples: list[Example], tokenizer: Any, keys: DataSection, split: Split
 ) -> tuple[list[EncodedRow], SplitReport]:
-    outcomes = ENCODERS["causal"](examples, Encoding(tokenizer, keys, "causal"))
+    template = chat_template_text(keys, tokenizer)
+    chat = probed_format(tokenizer, template) if template else None
+    outcomes = ENCODERS["causal"](examples, Encoding(tokenizer, keys, "causal", chat=chat))
     ledger = Ledger.of([ledger_batch(examples, outcomes)])
     table = Table("data.train", "t.jsonl", tuple((one.row, {}) for one in examples))
     policy = "truncate_prompt" if examples and examples[0].prompt else "split"

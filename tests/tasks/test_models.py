@@ -40,8 +40,17 @@ REFUSED = [
 ]
 
 
-def text_data(task: str, data_folder: Path) -> dict[str, Any]:
-    data = {"path": str(data_folder), "max_length": 128}
+@pytest.fixture
+def folders(data_folder: Path, chat_folder: Path) -> dict[str, Path]:
+    """The data of each task whose rows are not prompts."""
+    return {"chat": chat_folder, "": data_folder}
+
+
+def text_data(task: str, folders: dict[str, Path]) -> dict[str, Any]:
+    folder = folders.get(task, folders[""])
+    data = {"path": str(folder), "max_length": 128}
+    if task == "chat":
+        return {**data, "chat_template": str(folder / "chat.jinja")}
     if task == "text":
         return {**data, "columns": {"text": "dialogue"}}
     prompt = {"prompt_template": "{dialogue}\nSummary:"}
@@ -95,9 +104,9 @@ def reloaded_logits(run: Path, base: Path) -> tuple[torch.Tensor, torch.Tensor]:
 
 @pytest.mark.parametrize(("task", "model"), TEXTS)
 def test_text_is_learnt(
-    task: str, model: str, models: dict[str, Path], data_folder: Path, tmp_path: Path
+    task: str, model: str, models: dict[str, Path], folders: dict[str, Path], tmp_path: Path
 ) -> None:
-    run = trained(tmp_path, task, models[model], text_data(task, data_folder))
+    run = trained(tmp_path, task, models[model], text_data(task, folders))
     found = scores(run)
     assert found["adapted"]["loss"] < found["base"]["loss"] - 0.1
     adapted, merged = reloaded_logits(run, models[model])
@@ -167,7 +176,7 @@ def test_a_class_that_cannot_is_refused(
     task: str,
     model: str,
     models: dict[str, Path],
-    data_folder: Path,
+    folders: dict[str, Path],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -175,7 +184,7 @@ def test_a_class_that_cannot_is_refused(
         "task": task,
         "output_dir": str(tmp_path / "run"),
         "model": {"model_name_or_path": str(models[model])},
-        "data": text_data(task, data_folder),
+        "data": text_data(task, folders),
         "adapter": {"method": "lora"},
         "train": {"global_batch_size": 8, "max_steps": 1, "learning_rate": 1.0e-3},
     }
