@@ -50,7 +50,7 @@ GEMMA = (
     "{% if messages[0].role == 'system' %}{% set first = messages[0].content + '\n\n' %}"
     "{% set rest = messages[1:] %}{% endif %}"
     "{% for m in rest %}{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}"
-    "{{ raise_exception('Conversation roles must alternate user/assistant/user/assistant/...') }}"
+    "{{ raise_exception('Conversation roles must alternate user/assistant/user/assistant.') }}"
     "{% endif %}<start_of_turn>{{ 'model' if m.role == 'assistant' else m.role }}\n"
     "{{ first if loop.first else '' }}{{ m.content | trim }}<end_of_turn>\n{% endfor %}"
     "{% if add_generation_prompt %}<start_of_turn>model\n{% endif %}"

@@ -16,6 +16,8 @@ from peftune.data.examples import Example
 from peftune.data.rendering import Rendered
 from peftune.data.rows import Outcome
 from peftune.data.section import DataSection, TrainOn
+from peftune.errors import DataError
+from peftune.preparation import encode_split
 from tests.data.chat_templates import QWEN, SHAPES, SPECIAL, Shape
 
 ANSWERS = [f"The answer {i}.{' And more,' * (i % 3)} assistant\nuser: no." for i in range(10)]
@@ -275,3 +277,63 @@ def test_a_prompt_with_its_completion_is_a_conversation_of_two(
         talk(messages, row=3), shapes_tokenizer, shape.template, "assistant"
     )
     assert [one.text[start:end] for start, end in one.fields] == ["What is 1?"]
+
+
+TOLD = turns(["Yes", "No"], system=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "messages", "message"),
+    [
+        (
+            "chatml",
+            [{"role": "human", "content": "Hi"}],
+            "data.columns: messages: no conversation can be learnt from 1 of 2 train rows; the first "
+            "is row 2, where role 'human' is not one of system, user, assistant, tool. Repair or "
+            "remove these rows.",
+        ),
+        (
+            "chatml",
+            turns(["Yes<|im_end|>"]),
+            "data.columns: messages: a message holds a token with which the chat template ends or "
+            "begins turns in 1 of 2 train rows; the first is row 2, where it is <|im_end|>. Take such "
+            "tokens out of the messages; the template writes them.",
+        ),
+        (
+            "gemma",
+            [*TOLD, TOLD[-1]],
+            "data.chat_template: the template refuses a conversation, or leaves a part of it out, in "
+            "1 of 2 train rows; the first is row 2, where Conversation roles must alternate "
+            "user/assistant/user/assistant. Change these rows, or give the path of a Jinja file "
+            "that can write them.",
+        ),
+        (
+            "mistral",
+            TOLD,
+            "data.chat_template: the template writes earlier turns differently from how the model "
+            "answered them in 1 of 2 train rows; the first is row 2. Set data.train_on: last to learn "
+            "the last answer only, or give the path of a Jinja file that keeps earlier turns or marks "
+            "answers with {% generation %}.",
+        ),
+    ],
+)
+def test_conversations_that_stop_a_run(
+    name: str, messages: Any, message: str, shapes_tokenizer: Any
+) -> None:
+    chat = probed_format(shapes_tokenizer, SHAPES[name].template)
+    job = Encoding(shapes_tokenizer, DataSection(train="t.jsonl"), "causal", chat=chat)
+    with pytest.raises(DataError) as caught:
+        encode_split([talk(turns(["Yes"])), talk(messages, row=1)], job, "train")
+    assert str(caught.value) == message
+
+
+def test_the_report_says_what_is_learnt_and_how(shapes_tokenizer: Any) -> None:
+    for name, how in (
+        ("marked", ", 1 with answers told by the template's generation blocks"),
+        ("chatml", ""),
+    ):
+        chat = probed_format(shapes_tokenizer, SHAPES[name].template)
+        job = Encoding(shapes_tokenizer, DataSection(train="t.jsonl"), "causal", chat=chat)
+        _, report = encode_split([talk(TOLD[1:])], job, "train")
+        assert str(report).startswith(f"train: 1 rows{how}; ")
+        assert " tokens are learnt (assistant); longest row " in str(report)

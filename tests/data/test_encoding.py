@@ -111,6 +111,13 @@ def test_an_end_token_is_not_added_twice(tokenizer: Any, bos_eos_tokenizer: Any)
     assert shown(row, tokenizer) == ["Tom", ":", "[_milk]", "[<eos>]"]
 
 
+def test_the_prompt_is_learnt_too_where_asked(tokenizer: Any, bos_tokenizer: Any) -> None:
+    for tried, first in ((tokenizer, ["Tom"]), (bos_tokenizer, ["<bos>", "[Tom]"])):
+        row = encode_one(ask("Tom:", "milk"), tried, train_on="all")
+        assert shown(row, tried) == [*first, "[:]", "[_milk]", "[<eos>]"]
+        assert tokens_of(row.prompt_ids, tried)[-2:] == ["Tom", ":"]
+
+
 def test_plain_text_is_learnt_whole(tokenizer: Any, bos_tokenizer: Any) -> None:
     row = encode_one(text("Tom: milk"), bos_tokenizer)
     assert shown(row, bos_tokenizer) == ["<bos>", "[Tom]", "[:]", "[_milk]", "[<eos>]"]
