@@ -26,6 +26,8 @@ class SplitReport:
     """The policy for over-long rows."""
     learnt: str = "tokens"
     """What is learnt."""
+    train_on: str = ""
+    """Which part of a row is learnt, where that can be chosen."""
 
     @property
     def rows(self) -> int:
@@ -52,6 +54,7 @@ class SplitReport:
             ("dropped", self.dropped),
             ("with a shortened prompt", self.changed if self.overlong == "truncate_prompt" else 0),
             ("windows of longer rows", 0 if self.overlong == "truncate_prompt" else self.changed),
+            ("with answers told by generation blocks", self.ledger.total("marked")),
         )
         changes = "".join(f", {count:,} {what}" for what, count in policies if count)
         return (
@@ -62,7 +65,8 @@ class SplitReport:
     def _learnt(self) -> str:
         learnt, tokens = self.ledger.total("learnt"), self.ledger.total("kept")
         if self.learnt == "tokens":
-            return f"{learnt:,} of {tokens:,} tokens are learnt"
+            part = f" ({self.train_on})" if self.train_on else ""
+            return f"{learnt:,} of {tokens:,} tokens are learnt{part}"
         return f"{learnt:,} {self.learnt} to learn from {tokens:,} tokens"
 
     def to_dict(self) -> dict[str, Any]:
