@@ -14,7 +14,7 @@ from peftune.data.files import Table
 from peftune.data.labels import label_names, label_objective
 from peftune.data.languages import forced_first_token, set_languages
 from peftune.data.preview import preview
-from peftune.data.report import SplitReport
+from peftune.data.report import SplitReport, data_report
 from peftune.data.roles import learns_conversations, learns_tags, learns_whole_text
 from peftune.data.rows import EncodedRow
 from peftune.data.section import SPLITS, Split
@@ -193,6 +193,11 @@ def plan_for(recipe: Recipe, rows: int, world_size: int) -> Plan:
 def plan_recipe(recipe: Recipe, world_size: int) -> Plan:
     """`peftune plan`: the plan after the data policies have been applied."""
     return plan_for(recipe, len(prepare_data(recipe).rows["train"]), world_size)
+
+
+def report_data(recipe: Recipe) -> dict[str, Any]:
+    """`peftune prepare`: make the tokens of every split, check them, and say what became of the rows."""
+    return data_report(prepare_data(recipe, shows=True).reports)
 
 
 def preview_recipe(recipe: Recipe, count: int) -> list[Any]:

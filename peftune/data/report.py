@@ -1,5 +1,6 @@
 """What became of the splits, for people and for data_report.json."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,3 +84,8 @@ class SplitReport:
             "length": {f"p{p}": int(np.percentile(lengths, p)) for p in PERCENTILES},
             "accepted": [finding.to_dict() for finding in self.findings],
         }
+
+
+def data_report(reports: Mapping[Split, SplitReport]) -> dict[str, Any]:
+    """The content of data_report.json: what became of each split."""
+    return {split: report.to_dict() for split, report in reports.items()}
