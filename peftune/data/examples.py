@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import Any
 
-from peftune.data.files import Row, Table, json_kind
 from peftune.data.labels import label_problem, label_text
 from peftune.data.roles import column_of, learns_labels, prompt_template
 from peftune.data.section import DataSection
+from peftune.data.table import Row, Table, json_kind
 from peftune.data.template import Spans, Template
 from peftune.errors import DataError, did_you_mean
 
@@ -54,7 +54,7 @@ def read_examples(
         _require_column(table, key, column_of(section, name))
         _require_values(table, key, column_of(section, name), _prompt_problem)
     if template is None:
-        return [_text_example(position, row[target]) for position, row in table.rows]
+        return [_text_example(position, row[target]) for position, row in table]
     if learns_labels(roles):
         examples = _label_examples(table, section, template, target)
         _require_prompts(table, examples)
@@ -63,7 +63,7 @@ def read_examples(
     _require_values(table, "data.columns: references", references, _references_problem)
     examples = [
         _prompt_example(position, row, section, template, row[target], row.get(references))
-        for position, row in table.rows
+        for position, row in table
     ]
     _require_prompts(table, examples)
     return examples
@@ -107,7 +107,7 @@ def _label_examples(
         _require_column(table, "data.columns: text_pair", pair)
         _require_values(table, "data.columns: text_pair", pair, _text_problem)
     examples = []
-    for position, row in table.rows:
+    for position, row in table:
         prompt, fields, source = _rendered(row, section, template)
         second = row[pair] if pair is not None else ""
         shown = label_text(row[target])
@@ -119,7 +119,9 @@ def _label_examples(
 
 
 def _require_column(table: Table, key: str, column: str) -> None:
-    columns = table.columns
+    if column in table.columns:
+        return
+    columns = table.all_columns
     if not columns:
         raise DataError(f"{table.key}: the rows of {table.place} have no columns.")
     if column not in columns:
@@ -134,7 +136,7 @@ def _require_values(
     table: Table, key: str, column: str, problem_of: Callable[[Row, str], str | None]
 ) -> None:
     """Raise DataError for the first problem that `problem_of` finds, with the count of its kind."""
-    problems = [(position, problem_of(row, column)) for position, row in table.rows]
+    problems = [(position, problem_of(row, column)) for position, row in table]
     first = next(((position, problem) for position, problem in problems if problem), None)
     if first is not None:
         position, problem = first
@@ -143,7 +145,7 @@ def _require_values(
 
 
 def _share(table: Table, count: int, first: int) -> str:
-    return f"{count:,} of {len(table.rows):,} rows; the first is {table.at(first)}"
+    return table.share(count, first)
 
 
 def _text_problem(row: Row, column: str) -> str | None:

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
-from peftune.data.files import Row, json_kind
 from peftune.data.section import DataSection, Split
+from peftune.data.table import Row, json_kind
 from peftune.errors import DataError, did_you_mean
 from peftune.objectives import ObjectiveName
 

@@ -4,9 +4,9 @@ import re
 from collections.abc import Mapping, Sequence
 
 from peftune.data.examples import Example
-from peftune.data.files import Table
 from peftune.data.order import permutation
 from peftune.data.section import Split
+from peftune.data.table import Table
 from peftune.errors import DataError
 
 NOT_A_WORD = re.compile(r"[\W_]+")

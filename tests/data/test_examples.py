@@ -3,9 +3,9 @@ from typing import Any
 import pytest
 
 from peftune.data.examples import Example, read_examples
-from peftune.data.files import Table
 from peftune.data.section import DataSection
 from peftune.errors import DataError
+from tests.data.in_memory import in_memory
 
 PROMPT = ("prompt", "completion")
 TEXT = ("text",)
@@ -17,7 +17,7 @@ def read(
     default: str | None = None,
     **keys: Any,
 ) -> list[Example]:
-    table = Table("data.train", "t.jsonl", tuple(enumerate(rows)))
+    table = in_memory("data.train", "t.jsonl", rows)
     return read_examples(table, DataSection(train="t.jsonl", **keys), roles, default)
 
 
@@ -202,7 +202,7 @@ def test_wrong_text_rows() -> None:
 
 
 def test_a_split_of_a_hub_data_set_is_named_by_its_place() -> None:
-    table = Table("data.path", "me/set (test)", ((0, {"a": "x"}),))
+    table = in_memory("data.path", "me/set (test)", [{"a": "x"}])
     with pytest.raises(DataError) as caught:
         read_examples(table, DataSection(path="me/set"), TEXT, None)
     assert str(caught.value) == (

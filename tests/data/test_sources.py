@@ -52,7 +52,8 @@ def test_every_kind_of_file_gives_the_same_examples(write_rows: Any) -> None:
 
 
 def test_a_hub_id_that_is_no_local_folder(monkeypatch: pytest.MonkeyPatch) -> None:
-    splits = {"train": [row(1)], "test": [row(2)]}
+    splits = {"train": datasets.Dataset.from_list([row(1)])}
+    splits["test"] = datasets.Dataset.from_list([row(2)])
     monkeypatch.setattr(datasets, "load_dataset", lambda path, **keys: splits)
     loaded = load_splits(DataSection(path="me/set", revision="v1"), PROMPT, None, seed=0)
     assert {name: prompts(rows) for name, rows in loaded.items()} == {
@@ -143,8 +144,8 @@ def test_a_limit_leaves_the_validation_cut_alone(write_rows: Any) -> None:
 def test_a_data_set_without_training_rows(write_rows: Any, tmp_path: Path) -> None:
     write_rows("data/dev.jsonl", row(1))
     assert refusal(path="data") == (
-        "data.path: 'data' has no train split (train.jsonl, train.csv or train.parquet). "
-        "The folder data holds: dev.jsonl."
+        "data.path: 'data' has no split named train. The folder data holds: dev.jsonl. Say which "
+        "one serves, e.g. data.splits: {train: dev}."
     )
 
 
@@ -152,7 +153,7 @@ def test_two_files_for_one_split(write_rows: Any) -> None:
     write_rows("data/train.jsonl", row(1))
     Path("data/train.csv").write_text("prompt,completion\nq,a\n")
     assert refusal(path="data") == (
-        "data.path: 'data' holds train.jsonl and train.csv; keep one of them."
+        "data.path: 'data' holds train.csv and train.jsonl; keep one of them."
     )
 
 
