@@ -51,7 +51,7 @@ def _sharegpt_column(row: Row) -> str:
 
 def prompt_completion(row: Row) -> Row:
     """Texts stay as they are; lists of messages become texts."""
-    if not any(isinstance(row.get(role), list) for role in ("prompt", "completion")):
+    if not isinstance(row.get("prompt"), list) and not isinstance(row.get("completion"), list):
         return {}
     return _exchange(prompt_completion_messages(row), "prompt")
 

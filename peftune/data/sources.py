@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from peftune.data.detection import Choice, fitted, formatted
 from peftune.data.examples import Example, read_examples
 from peftune.data.folders import FolderSplits
-from peftune.data.formats import Choice, Roles, fitted, formatted
+from peftune.data.formats import Roles
 from peftune.data.hub import HubSet, read_hub
 from peftune.data.locations import PROTOCOL_MARK, holdings, is_remote, read_named
 from peftune.data.mixture import mixed

@@ -7,10 +7,14 @@ from peftune.data.readers.reader import Extent, File
 from peftune.data.table import Piece, PlacedRow, Row, listed
 from peftune.errors import DataError
 
-Parse = Callable[[str, str], Row]
-"""A line's text without its end and the beginning of a message about it, to a row."""
-BLANK = b" \t\r\n"
+Parse = Callable[[str], Row]
+"""From a line's text without its end to a row; raises LineProblem."""
+BLANK = " \t\r\n"
 BOM = b"\xef\xbb\xbf"
+
+
+class LineProblem(ValueError):
+    """Why a line is no row, without its place."""
 
 
 def line_rows(file: File, parse: Parse) -> Iterator[PlacedRow]:
@@ -62,19 +66,20 @@ def line_at(name: str, position: int) -> str:
 
 def _parsed(lines: Iterator[bytes], first: int, file: File, parse: Parse) -> Iterator[PlacedRow]:
     for position, line in enumerate(lines, first):
-        if not _is_blank(line):
-            place = f"{file.key}: {line_at(file.name, position)}"
-            yield position, parse(_decoded(line, place), place)
+        try:
+            text = line.removeprefix(BOM).decode()
+            if text.strip(BLANK):
+                yield position, parse(text.rstrip("\r\n"))
+        except UnicodeDecodeError as error:
+            problem = f"not UTF-8 text (byte {error.start}); save it as UTF-8"
+            raise DataError(f"{_place(file, position)}: {problem}.") from error
+        except LineProblem as error:
+            raise DataError(f"{_place(file, position)}: {error}.") from error
+
+
+def _place(file: File, position: int) -> str:
+    return f"{file.key}: {line_at(file.name, position)}"
 
 
 def _is_blank(line: bytes) -> bool:
-    return not line.removeprefix(BOM).strip(BLANK)
-
-
-def _decoded(line: bytes, place: str) -> str:
-    try:
-        return line.decode("utf-8-sig").rstrip("\r\n")
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{place}: not UTF-8 text (byte {error.start}); save it as UTF-8."
-        ) from error
+    return not line.removeprefix(BOM).strip(BLANK.encode())

@@ -31,5 +31,5 @@ def at(name: str, position: int) -> str:
     return line_at(name, position)
 
 
-def _row(text: str, place: str) -> Row:
+def _row(text: str) -> Row:
     return {"text": text}
