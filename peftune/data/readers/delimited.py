@@ -34,8 +34,9 @@ def rows(file: File) -> Iterator[PlacedRow]:
                     )
                 yield position, dict(zip(header, cells, strict=True))
         except csv.Error as error:
+            reason, kind = str(error).replace("\t", "\\t"), file.kind[1:].upper()
             raise DataError(
-                f"{file.place}:{reader.line_num}: malformed {file.kind[1:].upper()}: {error}."
+                f"{file.place}:{reader.line_num}: malformed {kind}: {reason}."
             ) from error
         except UnicodeDecodeError as error:
             raise DataError(

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 
 from peftune.data.readers.reader import Extent, File
-from peftune.data.table import Piece, PlacedRow, Row, listed
+from peftune.data.table import Piece, PlacedRow, Row, listed, rows_of
 from peftune.errors import DataError
 
 Parse = Callable[[str], Row]
@@ -28,21 +28,25 @@ def line_pieces(file: File, size: int, parse: Parse) -> Iterator[Piece]:
     if file.compression is not None:
         yield from listed(line_rows(file, parse), size)
         return
-    offset, first, count, end = 0, 0, 0, 0
-    position = -1
+    offset, first, end, count, last = 0, 0, 0, 0, -1
     with file.open() as lines:
         for position, line in enumerate(lines):
             end += len(line)
-            count += not _is_blank(line)
+            if _is_blank(line):
+                continue
+            count, last = count + 1, position
             if count == size:
-                yield Piece(0, 0, offset, first, position + 1, count)
+                yield Piece(0, 0, offset, first, last + 1, count)
                 offset, first, count = end, position + 1, 0
     if count:
-        yield Piece(0, 0, offset, first, position + 1, count)
+        yield Piece(0, 0, offset, first, last + 1, count)
 
 
 def read_lines(file: File, piece: Piece, parse: Parse) -> Iterator[PlacedRow]:
-    """The rows of a byte range."""
+    """The rows of a byte range, or of a list."""
+    if piece.rows:
+        yield from rows_of(piece)
+        return
     with file.open() as lines:
         lines.seek(piece.offset)
         rows = _parsed(lines, piece.first, file, parse)
@@ -50,13 +54,13 @@ def read_lines(file: File, piece: Piece, parse: Parse) -> Iterator[PlacedRow]:
 
 
 def line_extent(file: File) -> Extent:
-    """Counts the lines and those that are not blank."""
-    rows, positions = 0, 0
+    """Counts the lines that are not blank."""
+    rows, last = 0, -1
     with file.open() as lines:
-        for line in lines:
-            positions += 1
-            rows += not _is_blank(line)
-    return Extent(rows, positions)
+        for position, line in enumerate(lines):
+            if not _is_blank(line):
+                rows, last = rows + 1, position
+    return Extent(rows, last + 1)
 
 
 def line_at(name: str, position: int) -> str:

@@ -19,7 +19,7 @@ class Extent(NamedTuple):
 
     rows: int
     positions: int
-    """Position behind the last row; blank lines have positions too."""
+    """Position behind the last row; blank lines before it have positions too."""
 
 
 @dataclass(frozen=True)
