@@ -114,7 +114,7 @@ FOLDER = "The folder {folder} holds: part-01.jsonl, part-02.jsonl, part-10.jsonl
         ),
         (
             ["part-03.jsonl"],
-            f"data.train: no such file: part-03.jsonl. {FOLDER} Did you mean part-01.jsonl?",
+            f"data.train: no such file: part-03.jsonl. {FOLDER} Did you mean part-10.jsonl?",
         ),
         (["part-01.jsonl", "*1.jsonl"], "data.train: the file part-01.jsonl is named twice."),
         (
