@@ -88,7 +88,7 @@ def load_tables(section: DataSection, roles: Roles, seed: int) -> dict[Split, Ta
     _check_references(section, tables)
     if section.validation_fraction is not None:
         _refuse_second_validation(section, tables)
-    return {split: _limited(table, split, section) for split, table in tables.items()}
+    return tables
 
 
 def _limited(table: Table, split: Split, section: DataSection) -> Table:
@@ -98,16 +98,17 @@ def _limited(table: Table, split: Split, section: DataSection) -> Table:
 
 
 def read_tables(section: DataSection, roles: Roles, seed: int) -> dict[Split, Table]:
-    """Every split that the recipe names or that `data.path` holds. Raises DataError."""
+    """Every split that the recipe names or that `data.path` holds, limited. Raises DataError."""
     tables = _tables_of_path(section) if section.path is not None else {}
     for split in filter(section.files, SPLITS):
         tables[split] = read_named(section.files(split), f"data.{split}", section.streaming)
     _check_streaming(section, tables)
     mixes = bool(section.mixture)
     choice = Choice("data", section, section.format, section.columns, roles, roles_only=mixes)
-    found = {split: _formatted(tables[split], choice) for split in SPLITS if split in tables}
+    # Limited first: a look at the columns must not fetch more of a stream than is used.
+    found = {s: _formatted(_limited(tables[s], s, section), choice) for s in SPLITS if s in tables}
     if mixes:
-        found["train"] = _mixture(section, roles, seed)
+        found["train"] = _limited(_mixture(section, roles, seed), "train", section)
     return found
 
 
