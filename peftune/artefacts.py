@@ -8,6 +8,8 @@ import torch
 from transformers import AutoTokenizer, GenerationConfig
 
 from peftune.adapters import saved_form
+from peftune.adapters.targets import expert_weights
+from peftune.errors import ModelError
 from peftune.export.adapter import save_adapter
 from peftune.export.card import base_license, model_card
 from peftune.export.merge import merge
@@ -41,8 +43,20 @@ def load_frozen(recipe: Recipe, head: Head, device: str, sharded: bool) -> tuple
     whole = head_modules(load_config(recipe.model), head)
     arguments = backend.load_kwargs(section, recipe.model.dtype, sharded, whole)
     model, new = load_base(recipe.model, head, arguments, device)
+    _refuse_whole_experts(model, section.method)
     backend.prepare(model)
     return model, new
+
+
+def _refuse_whole_experts(model: Any, method: str) -> None:
+    """bitsandbytes passes over weights that are no linear layers, without a word."""
+    experts = expert_weights(model)
+    if experts:
+        share = sum(model.get_parameter(name).numel() for name in experts) / model.num_parameters()
+        raise ModelError(
+            f"quantization.method: {method} cannot hold fused experts, {share:.0%} of this model's "
+            f"parameters (the first is {experts[0]}); set quantization: null."
+        )
 
 
 def write_adapter(
@@ -66,7 +80,7 @@ def write_tokenizer(prepared: Prepared, folder: Path) -> None:
             decoder_start_token_id=prepared.batching.decoder_start_token_id,
             forced_bos_token_id=prepared.forced_first_token,
         ).save_pretrained(folder)
-    else:
+    if prepared.head.labels:
         labels = {"objective": prepared.objective.name, "labels": list(prepared.head.labels)}
         write_json(folder / LABELS, labels)
 
@@ -103,9 +117,7 @@ def write_card(
     train_results: Mapping[str, float],
 ) -> None:
     """README.md of the adapter."""
-    counts: dict[str, int] = {
-        split: report.tally.rows for split, report in prepared.reports.items()
-    }
+    counts: dict[str, int] = {split: report.rows for split, report in prepared.reports.items()}
     shown = recipe.model_dump(mode="json")
     card = model_card(
         shown, prepared.objective, counts, results, train_results, base_license(recipe.model)

@@ -26,7 +26,7 @@ def check_recipe(recipe: Recipe, launch: Launch) -> None:
         recipe.train.global_batch_size,
         recipe.train.gradient_accumulation_steps,
     )
-    adapters.check(recipe.adapter, quantized=recipe.quantization is not None)
+    adapters.check(recipe.adapter, recipe.quantization is not None, launch.sharded)
     _check_quantization(recipe, launch)
     _check_optimizer(recipe, launch)
     _check_trackers(recipe)

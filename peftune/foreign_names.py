@@ -38,6 +38,7 @@ FOREIGN_NAMES: dict[str, str] = {
     "lora_target_modules": "adapter.target_modules",
     "lr": "train.learning_rate",
     "lr_scheduler": "train.lr_scheduler_type",
+    "max_answer_length": "evaluation.max_answer_tokens",
     "max_grad_value": "train.max_grad_norm",
     "max_samples": "data.max_train_samples",
     "max_seq_len": "data.max_length",

@@ -5,7 +5,9 @@ from typing import Literal
 
 ModelClass = Literal["encoder", "encoder-decoder", "decoder"]
 MODEL_CLASSES: tuple[ModelClass, ...] = ("encoder", "encoder-decoder", "decoder")
-ObjectiveName = Literal["causal", "seq2seq", "label", "labels", "value"]
+ObjectiveName = Literal["causal", "seq2seq", "label", "labels", "value", "tags", "span"]
+NEW_HEADS = ("SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS")
+"""peft's task types whose output layer no language model has."""
 
 
 @dataclass(frozen=True)
@@ -20,12 +22,12 @@ class Objective:
     pipeline_tag: str
     """The Hub's name of the task."""
     problem_type: str | None = None
-    """What a classification head is told about its labels."""
+    """What a head that classifies whole texts is told about its labels."""
 
     @property
     def generates(self) -> bool:
-        """Whether the model writes text; otherwise a new head scores labels."""
-        return self.problem_type is None
+        """Whether the model writes text; otherwise a new head scores labels or positions."""
+        return self.task_type not in NEW_HEADS
 
 
 _HEAD = ("AutoModelForSequenceClassification", "SEQ_CLS", "text-classification")
@@ -37,4 +39,10 @@ OBJECTIVES: dict[ObjectiveName, Objective] = {
     "label": Objective("label", *_HEAD, "single_label_classification"),
     "labels": Objective("labels", *_HEAD, "multi_label_classification"),
     "value": Objective("value", *_HEAD, "regression"),
+    "tags": Objective(
+        "tags", "AutoModelForTokenClassification", "TOKEN_CLS", "token-classification"
+    ),
+    "span": Objective(
+        "span", "AutoModelForQuestionAnswering", "QUESTION_ANS", "question-answering"
+    ),
 }

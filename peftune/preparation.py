@@ -5,18 +5,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from peftune.data.chat import chat_template_text
+from peftune.data.checked import check_splits
 from peftune.data.collate import Batching
-from peftune.data.encoders import ENCODERS, Encoding
-from peftune.data.examples import Example
-from peftune.data.gates import check_tally
+from peftune.data.encoded import SplitJob, counted_labels, encode_split
+from peftune.data.encoders import Encoding
+from peftune.data.examples import Example, Reading, read_rows
 from peftune.data.labels import label_names, label_objective
 from peftune.data.languages import forced_first_token, set_languages
 from peftune.data.preview import preview
 from peftune.data.report import SplitReport
+from peftune.data.roles import learns_tags, learns_whole_text
 from peftune.data.rows import EncodedRow
 from peftune.data.section import SPLITS, Split
-from peftune.data.sources import load_splits
-from peftune.data.tally import Tally
+from peftune.data.sources import open_splits
+from peftune.data.table import Table
 from peftune.errors import DataError, ModelError, RecipeError
 from peftune.model.base import load_config, load_tokenizer, require_end_token
 from peftune.model.head import Head, model_class
@@ -25,19 +27,18 @@ from peftune.plan import Plan, make_plan
 from peftune.recipe import Recipe
 from peftune.tasks import TASKS
 
-ROWS_AT_ONCE = 1024
-
 
 @dataclass(frozen=True)
 class Prepared:
-    """The data of a run as text and as tokens, split by split, and what is learnt from it."""
+    """The data of a run as tokens, split by split, and what is learnt from it."""
 
     tokenizer: Any
     head: Head
     batching: Batching
-    examples: Mapping[Split, list[Example]]
-    rows: Mapping[Split, list[EncodedRow]]
+    rows: Mapping[Split, Sequence[EncodedRow]]
     reports: Mapping[Split, SplitReport]
+    test_examples: Sequence[Example]
+    """The test rows as text, in the order of the source."""
     forced_first_token: int | None
     """What every generated text must start with: the code of its language."""
 
@@ -48,36 +49,49 @@ class Prepared:
     @property
     def end_ids(self) -> tuple[int, ...]:
         """Tokens at which a completion ends."""
-        found = {end for report in self.reports.values() for end in report.tally.end_ids}
+        found = {end for report in self.reports.values() for end in report.ledger.end_ids()}
         return tuple(sorted(found | {self.tokenizer.eos_token_id}))
 
 
-def prepare_data(recipe: Recipe) -> Prepared:
-    """Load, check and tokenise every split. Raises RecipeError, DataError and ModelError."""
-    task = TASKS[recipe.task]
-    examples = load_splits(recipe.data, task.roles, task.prompt_template, recipe.seed)
-    _require_validation(recipe, examples)
+def prepare_data(recipe: Recipe, shows: bool = False) -> Prepared:
+    """Load, check and tokenise every split; `shows` progress where that takes a while.
+
+    Raises RecipeError, DataError and ModelError.
+    """
+    task, section = TASKS[recipe.task], recipe.data
+    reading = Reading(section, task.roles, task.prompt_template)
+    tables = open_splits(section, task.roles, task.prompt_template, recipe.seed)
+    _require_validation(recipe, tables)
     tokenizer, config = load_tokenizer(recipe.model), load_config(recipe.model)
-    head = _head(recipe, config, examples, tokenizer.pad_token_id)
+    head = _head(recipe, config, tables, reading, tokenizer.pad_token_id)
     _check_training(recipe, head.objective, config)
     _prepare_tokenizer(recipe, head.objective, tokenizer)
-    job = _encoding(recipe, head, tokenizer, config)
-    encoded = {
-        split: encode_split(examples[split], job, split) for split in SPLITS if examples[split]
+    encoding = _encoding(recipe, head, tokenizer, config)
+    splits = {
+        split: encode_split(table, SplitJob(reading.of(table), encoding, table.key), split, shows)
+        for split, table in tables.items()
     }
+    splits_rows = learns_whole_text(task.roles) or learns_tags(task.roles)
+    other_policy = "split" if splits_rows else "truncate_prompt"
+    checked = check_splits(splits, tables, encoding, recipe.seed, other_policy)
     return Prepared(
         tokenizer=tokenizer,
         head=head,
         batching=_batching(head, config),
-        examples=examples,
-        rows={split: encoded[split][0] if split in encoded else [] for split in SPLITS},
-        reports={split: report for split, (_, report) in encoded.items()},
-        forced_first_token=forced_first_token(tokenizer, recipe.data),
+        rows={split: checked[split][0] if split in checked else [] for split in SPLITS},
+        reports={split: report for split, (_, report) in checked.items()},
+        test_examples=_test_examples(tables, reading),
+        forced_first_token=forced_first_token(tokenizer, section),
     )
 
 
+def _test_examples(tables: Mapping[Split, Table], reading: Reading) -> Sequence[Example]:
+    table = tables.get("test")
+    return () if table is None else read_rows(table, reading.of(table), "")[0]
+
+
 def _head(
-    recipe: Recipe, config: Any, examples: Mapping[Split, list[Example]], pad_token_id: int
+    recipe: Recipe, config: Any, tables: Mapping[Split, Table], reading: Reading, pad_token_id: int
 ) -> Head:
     """What this model predicts for this task. Raises ModelError for a model that cannot."""
     possible, found = TASKS[recipe.task].objectives, model_class(config)
@@ -86,10 +100,13 @@ def _head(
             f"task: {recipe.task} needs a model that is {' or '.join(possible)}; "
             f"{recipe.model.model_name_or_path!r} is {found}."
         )
-    if OBJECTIVES[possible[found]].generates:
-        return Head(OBJECTIVES[possible[found]], (), pad_token_id)
-    name = label_objective(recipe.data, examples["train"])
-    names = label_names(recipe.data, name, examples)
+    name = possible[found]
+    if OBJECTIVES[name].generates or name == "span":
+        return Head(OBJECTIVES[name], (), pad_token_id)
+    counts = {split: counted_labels(table, reading.of(table)) for split, table in tables.items()}
+    if name != "tags":
+        name = label_objective(recipe.data, counts["train"])
+    names = label_names(recipe.data, name, counts)
     return Head(OBJECTIVES[name], names, pad_token_id)
 
 
@@ -99,6 +116,11 @@ def _check_training(recipe: Recipe, objective: Objective, config: Any) -> None:
         raise RecipeError(
             f"train.label_smoothing_factor: {recipe.train.label_smoothing_factor} spreads the target "
             "over labels of which one is right, which this data has not; remove it."
+        )
+    if recipe.train.label_smoothing_factor and objective.name == "span":
+        raise RecipeError(
+            f"train.label_smoothing_factor: {recipe.train.label_smoothing_factor} spreads the target "
+            "over all tokens of a window, its padding included; remove it."
         )
     if recipe.train.neftune_noise_alpha is not None and config.is_encoder_decoder:
         raise RecipeError(
@@ -131,22 +153,6 @@ def _encoding(recipe: Recipe, head: Head, tokenizer: Any, config: Any) -> Encodi
     )
 
 
-def encode_split(
-    examples: Sequence[Example], job: Encoding, split: Split
-) -> tuple[list[EncodedRow], SplitReport]:
-    """The rows of a split and what became of its examples. Raises DataError at its gates."""
-    tally = Tally()
-    rows: list[EncodedRow] = []
-    for start in range(0, len(examples), ROWS_AT_ONCE):
-        for outcome in ENCODERS[job.objective](examples[start : start + ROWS_AT_ONCE], job):
-            tally.add(outcome)
-            rows += outcome.rows
-    other_policy = "truncate_prompt" if any(e.prompt for e in examples[:1]) else "split"
-    check_tally(tally, job.section, split, other_policy)
-    learnt = "labels" if job.labels else "tokens"
-    return rows, SplitReport(split, tally, job.section.overlong, learnt)
-
-
 def _batching(head: Head, config: Any) -> Batching:
     objective = head.objective.name
     # mBART's decoder starts from the last token of the target, which says its language.
@@ -155,8 +161,9 @@ def _batching(head: Head, config: Any) -> Batching:
     return Batching(objective, head.pad_token_id, start)
 
 
-def _require_validation(recipe: Recipe, examples: Mapping[Split, list[Example]]) -> None:
-    if recipe.train.eval_steps is not None and not examples["validation"]:
+def _require_validation(recipe: Recipe, tables: Mapping[Split, Table]) -> None:
+    has_rows = "validation" in tables or recipe.data.validation_fraction is not None
+    if recipe.train.eval_steps is not None and not has_rows:
         raise RecipeError(
             f"train.eval_steps: {recipe.train.eval_steps} needs validation rows, and the data has "
             "none. Name a file in data.validation, set data.validation_fraction, or remove the key."

@@ -10,9 +10,17 @@ import pytest
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Encoded splits of the tests go into a folder of their own."""
+    os.environ["PEFTUNE_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 NAMES = ("Mia", "Tom", "Ada", "Leo", "Eva", "Max")
 MOODS = ("good", "bad", "odd")
+TOWNS = ("York", "Haven", "Delhi", "Ulm")
 VALUES = {"good": 1.5, "bad": -1.5, "odd": 0.25}
 THINGS = ("a ladder", "the red bike", "two tickets", "a map", "some tea", "the green tent")
 
@@ -120,6 +128,54 @@ def labelled_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("labelled")
     for split, count, offset in (("train", 60, 0), ("validation", 6, 60), ("test", 12, 66)):
         write_jsonl(folder / f"{split}.jsonl", labelled_rows(count, offset))
+    return folder
+
+
+def tagged_rows(count: int, offset: int) -> list[dict[str, Any]]:
+    """Names of people and of towns of two words, in sentences of unequal length."""
+    rows = []
+    for index in range(offset, offset + count):
+        pairs = [("On", "O"), ("day", "O"), (str(index), "O"), (NAMES[index % 6], "B-PER")]
+        pairs += [("saw", "O"), ("New", "B-LOC"), (TOWNS[index % 4], "I-LOC")]
+        pairs += [("again", "O")] * (index % 3) + [(".", "O")]
+        words, tags = zip(*pairs, strict=True)
+        rows.append({"words": list(words), "tags": list(tags)})
+    return rows
+
+
+@pytest.fixture(scope="session")
+def tagged_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tagged")
+    for split, count, offset in (("train", 60, 0), ("validation", 6, 60), ("test", 12, 66)):
+        write_jsonl(folder / f"{split}.jsonl", tagged_rows(count, offset))
+    return folder
+
+
+def asked_rows(count: int, offset: int) -> list[dict[str, Any]]:
+    """Every fifth question is not answered by its context."""
+    rows = []
+    for index in range(offset, offset + count):
+        town, late = TOWNS[index % 4], " It was late." * (index % 4)
+        context = (
+            f"On day {index} the tea was good.{late} Then {NAMES[index % 6]} saw {town} again."
+        )
+        known = index % 5 != 4
+        answer = {"text": town, "answer_start": context.index(f" {town} ") + 1}
+        rows.append(
+            {
+                "context": context if known else context.replace(f"saw {town}", "slept"),
+                "question": "What was seen?",
+                "answers": [answer] if known else [],
+            }
+        )
+    return rows
+
+
+@pytest.fixture(scope="session")
+def asked_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("asked")
+    for split, count, offset in (("train", 60, 0), ("validation", 6, 60), ("test", 12, 66)):
+        write_jsonl(folder / f"{split}.jsonl", asked_rows(count, offset))
     return folder
 
 

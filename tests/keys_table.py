@@ -24,6 +24,11 @@ MEASURES = {
     "translation": "sacreBLEU, chrF++",
     "answers": "exact match and F1 as SQuAD; the last number of worked answers",
 }
+LEARNT_MEASURES = {
+    "label": "accuracy, F1, Matthews, confusion matrix; AUROC; Pearson, Spearman",
+    "tags": "precision, recall and F1 of entities (seqeval), F1 of each type, accuracy of words",
+    "answers": "exact match and F1 as SQuAD, also apart for answered and unanswerable questions",
+}
 NAMES = {
     "string": "text",
     "integer": "whole number",
@@ -55,8 +60,8 @@ def tasks_table() -> str:
     for task in TASKS.values():
         able = ["yes" if kind in task.objectives else "no" for kind in MODEL_CLASSES]
         measures = [MEASURES[name] for name in task.metrics]
-        if "label" in task.roles:
-            measures = ["accuracy, F1, Matthews, confusion matrix; AUROC; Pearson, Spearman"]
+        if task.roles[-1] in LEARNT_MEASURES:
+            measures = [LEARNT_MEASURES[task.roles[-1]]]
         judged = "; ".join(measures) or "loss, perplexity, bits per byte"
         lines.append(f"| `{task.name}` | {' | '.join(able)} | {judged} |")
     return "\n".join(lines) + "\n"

@@ -180,7 +180,7 @@ MISTAKES = [
     Mistake(
         "unknown task",
         "{recipe}:1: task: 'sumarize' is not a task. Did you mean summarize? The tasks are: "
-        "classify, qa, summarize, translate, instruct, text.",
+        "classify, tag, extract, qa, summarize, translate, instruct, text.",
         replaced=("task: summarize", "task: sumarize"),
     ),
     Mistake(
@@ -390,29 +390,30 @@ MISTAKES = [
     Mistake(
         "column of another type",
         "data.columns: completion: column 'summary' is a number, not text, in 1 of 2 rows; the "
-        "first is {folder}/test.jsonl:2.",
+        "first is {folder}/test.jsonl:2. To leave them out, set data.accept: {invalid: 0.5}.",
         overrides=("data.test={folder}/test.jsonl",),
         arrange=rows_file("test.jsonl", *sentence_pairs(1, 50), {"dialogue": "A", "summary": 7}),
     ),
     Mistake(
         "empty target",
-        "data.columns: completion: column 'summary' is blank in 1 of 2 rows; the first is "
-        "{folder}/test.jsonl:2.",
+        "data.columns: completion: column 'summary' is blank in 1 of 2 rows; the "
+        "first is {folder}/test.jsonl:2. To leave them out, set data.accept: {invalid: 0.5}.",
         overrides=("data.test={folder}/test.jsonl",),
         arrange=rows_file("test.jsonl", *sentence_pairs(1, 50), {"dialogue": "A", "summary": " "}),
     ),
     Mistake(
         "row longer than the limit",
-        "data.max_length: 40 of 40 train rows are longer than 20 tokens; the longest is row 12 "
-        "with 53. Raise data.max_length, or set data.overlong: drop or truncate_prompt.",
+        "data.max_length: 40 of 40 train rows are longer than 20 tokens; the longest is "
+        "{data}/train.jsonl:12 with 53. Raise data.max_length, or set data.overlong: drop or "
+        "truncate_prompt.",
         overrides=("data.max_length=20",),
     ),
     Mistake(
         "all targets cut away",
         "data.overlong: truncate_prompt cannot bring 40 of 40 train rows down to "
-        "data.max_length: 8 without touching the template or the completion; the longest is row 12 "
-        "with 53 tokens, 11 of them learnt. Raise data.max_length, or set data.overlong: "
-        "drop.",
+        "data.max_length: 8 without touching the template or the completion; the longest is "
+        "{data}/train.jsonl:12 with 53 tokens, 11 of them learnt. Raise data.max_length, or set "
+        "data.overlong: drop.",
         overrides=("data.max_length=8", "data.overlong=truncate_prompt"),
     ),
     Mistake(

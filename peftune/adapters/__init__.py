@@ -26,8 +26,16 @@ def changes_base_weights(section: AdapterSection) -> bool:
     return section.method == "lora" and section.init_lora_weights is not True
 
 
-def check(section: AdapterSection, quantized: bool) -> None:
-    """Raise RecipeError for an adapter that cannot sit on such a base; needs no model."""
+def check(section: AdapterSection, quantized: bool, sharded: bool) -> None:
+    """Raise RecipeError for an adapter that cannot sit on such a base; needs no model.
+
+    `sharded`: each device holds a part of every weight.
+    """
+    if sharded and section.method == "lora" and section.target_parameters:
+        raise RecipeError(
+            "adapter.target_parameters: an expert's adapter is added to its whole weight, which this "
+            "launch shards; use accelerate_configs/ddp.yaml or zero2.yaml, or remove the key."
+        )
     if quantized and section.method == "lora" and changes_base_weights(section):
         raise RecipeError(
             f"adapter.init_lora_weights: {section.init_lora_weights} changes the base weights, "

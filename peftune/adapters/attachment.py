@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from peftune.adapters.targets import (
     check_modules_to_save,
+    check_parameters,
     check_patterns,
     check_targets,
     linear_layers,
     names,
+    outside_language_model,
     tied_layers,
 )
 from peftune.errors import ModelError
@@ -30,6 +32,7 @@ def attach_config(config: "LoraConfig | IA3Config", model: "PreTrainedModel") ->
 
     check_targets(config, model)
     check_modules_to_save(config, model)
+    config = replace(config, exclude_modules=outside_language_model(model))
     dtype = model.dtype
     if isinstance(config, LoraConfig):
         adapted = _attach_low_rank(config, model)
@@ -58,6 +61,7 @@ def with_new_modules(
 def _attach_low_rank(config: "LoraConfig", model: "PreTrainedModel") -> "PeftModel":
     from peft import get_peft_model
 
+    check_parameters(config, model)
     saved, tied = config.modules_to_save or (), tied_layers(model)
     if any(names(name, layer) for name in saved for layer in tied):
         config = replace(config, ensure_weight_tying=True)
@@ -93,9 +97,10 @@ def _weights_in_float32(model: "PreTrainedModel") -> Iterator[None]:
 def _check_ranks(model: "PeftModel") -> None:
     """A decomposition has no more directions than the weight's smaller side; peft cuts silently."""
     from peft.tuners.lora import LoraLayer
+    from peft.tuners.lora.layer import ParamWrapper
 
     for name, layer in model.named_modules():
-        if isinstance(layer, LoraLayer):
+        if isinstance(layer, LoraLayer) and not isinstance(layer, ParamWrapper):
             first: Any = layer.lora_A["default"]
             rank, directions = layer.r["default"], first.weight.shape[0]
             if rank != directions:

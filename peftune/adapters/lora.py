@@ -1,9 +1,9 @@
 """LoRA (Hu et al. 2021, arXiv:2106.09685) and its variants of scale, start and learning rate."""
 
 import re
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from peftune.section import Items, Section
 
@@ -74,12 +74,29 @@ class LoraSection(LowRankSection):
     """Start: `true` leaves the model unchanged (random A, zero B), `pissa` trains the principal
     singular directions, `olora` an orthonormal basis of each weight."""
 
+    target_parameters: Items[str] = ()
+    """Fused weights of a mixture of experts; each expert gets an adapter of its own, e.g.
+    `[mlp.experts.gate_up_proj, mlp.experts.down_proj]`. Beside `target_modules`."""
+
+    @model_validator(mode="after")
+    def parameters_get_plain_lora(self) -> Self:
+        if self.target_parameters and self.lora_dropout:
+            raise ValueError("target_parameters: experts cannot have lora_dropout; set it to 0.0")
+        if self.target_parameters and self.init_lora_weights is not True:
+            raise ValueError("target_parameters: experts need init_lora_weights: true")
+        return self
+
 
 def peft_config(section: LoraSection, model_type: str, task_type: str) -> "LoraConfig":
     """peft's configuration of LoRA. Formulas: rsLoRA arXiv:2312.03732, PiSSA arXiv:2404.02948,
     OLoRA arXiv:2406.01775.
     """
-    return low_rank_config(section, task_type, init_lora_weights=section.init_lora_weights)
+    return low_rank_config(
+        section,
+        task_type,
+        init_lora_weights=section.init_lora_weights,
+        target_parameters=list(section.target_parameters) or None,
+    )
 
 
 def low_rank_config(section: LowRankSection, task_type: str, **variant: Any) -> "LoraConfig":

@@ -1,5 +1,6 @@
 """Checks that every module name in the recipe's adapter section means something in the model."""
 
+import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,19 @@ def check_targets(config: "LoraConfig | IA3Config", model: "PreTrainedModel") ->
             raise ModelError(
                 f"adapter.target_modules: {target} shares its weight with the input embedding of "
                 f"this model; train it in full with adapter.modules_to_save: [{target}]."
+            )
+
+
+def check_parameters(config: "LoraConfig", model: "PreTrainedModel") -> None:
+    """Raise ModelError for a name in `target_parameters` that is no stack of experts' weights."""
+    stacks = expert_weights(model)
+    for wanted in config.target_parameters or ():
+        if not any(names(wanted, stack) for stack in stacks):
+            known = sorted({".".join(stack.split(".")[-3:]) for stack in stacks})
+            raise ModelError(
+                f"adapter.target_parameters: no fused weight of experts named {wanted!r}."
+                f"{did_you_mean(wanted, known)} "
+                + (f"There are: {', '.join(known)}." if known else "The model has no experts.")
             )
 
 
@@ -85,9 +99,37 @@ def linear_layers(model: "PreTrainedModel") -> list[str]:
     from torch import nn
     from transformers.pytorch_utils import Conv1D
 
-    return [
+    layers = [
         name for name, module in model.named_modules() if isinstance(module, (nn.Linear, Conv1D))
     ]
+    outside = outside_language_model(model)
+    return [name for name in layers if outside is None or re.fullmatch(outside, name) is None]
+
+
+def expert_weights(model: "PreTrainedModel") -> list[str]:
+    """Full names of the weights that hold all experts of a layer, (experts, out, in) or transposed."""
+    from torch import nn
+
+    return [
+        f"{name}.{weight}"
+        for name, module in model.named_modules()
+        if not isinstance(module, nn.Conv1d)
+        for weight, parameter in module.named_parameters(recurse=False)
+        if parameter.ndim == 3
+    ]
+
+
+def outside_language_model(model: "PreTrainedModel") -> str | None:
+    """A pattern for the modules of a model for images or sound that text never passes.
+
+    Adapters there would get no gradient. None for a model that reads text only.
+    """
+    config = model.config
+    if config.is_encoder_decoder or config.get_text_config(decoder=True) is config:
+        return None
+    inside = (model.get_decoder(), model.get_output_embeddings())
+    kept = [name for name, module in model.named_modules() if any(module is one for one in inside)]
+    return rf"(?!({'|'.join(map(re.escape, kept))})(\.|$)).*"
 
 
 def tied_layers(model: "PreTrainedModel") -> list[str]:

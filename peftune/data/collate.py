@@ -25,9 +25,10 @@ class Batching:
     def collate(self, rows: Sequence[EncodedRow]) -> Batch:
         """`input_ids` and `attention_mask`, int64 (rows, longest row), and `labels`.
 
-        Rows are padded on the right. `labels` is int64 (rows, longest row) for causal, (rows, longest
-        target) for seq2seq, with `decoder_input_ids` of that shape; (rows, 1) for label; float32
-        (rows, labels) for labels and value. `token_type_ids` are there where the tokenizer has them.
+        Rows are padded on the right. `labels` is int64 (rows, longest row) for causal and tags, (rows,
+        longest target) for seq2seq, with `decoder_input_ids` of that shape; (rows, 1) for label and
+        (rows, 2) for span; float32 (rows, labels) for labels and value. `token_type_ids` are there
+        where the tokenizer has them.
         """
         width = max(len(row.input_ids) for row in rows)
         batch = {
@@ -40,7 +41,7 @@ class Batching:
 
     def _targets(self, labels: list[tuple[float, ...]], width: int) -> Batch:
         match self.objective:
-            case "causal":
+            case "causal" | "tags":
                 return {"labels": _padded(labels, width, IGNORED)}
             case "seq2seq":
                 longest = max(map(len, labels))
@@ -49,8 +50,8 @@ class Batching:
                     "labels": _padded(labels, longest, IGNORED),
                     "decoder_input_ids": _padded(decoder, longest, self.pad_token_id),
                 }
-            case "label":
-                return {"labels": _padded(labels, 1, IGNORED)}
+            case "label" | "span":
+                return {"labels": _padded(labels, len(labels[0]), IGNORED)}
             case "labels" | "value":
                 return {"labels": torch.tensor(labels, dtype=torch.float32)}
 
@@ -64,13 +65,14 @@ class Batching:
         """A row that weighs nothing, for a rank whose share of a step has run out.
 
         It is attended to, because a row that attends to nothing is a softmax over nothing. A head
-        that scores a whole row needs a complete one: the first, without its labels.
+        may need a complete row, with an end token: the first, without its labels.
         """
         if self.objective in ("causal", "seq2seq"):
             return EncodedRow((self.pad_token_id,), (IGNORED,), (), 0)
         first = rows[0]
-        nothing = (IGNORED,) if self.objective == "label" else (NOT_LEARNT,) * len(first.labels)
-        return EncodedRow(first.input_ids, nothing, (), first.row, first.token_type_ids)
+        nothing = NOT_LEARNT if self.objective in ("labels", "value") else IGNORED
+        labels = (nothing,) * len(first.labels)
+        return EncodedRow(first.input_ids, labels, (), first.row, first.token_type_ids)
 
 
 def _padded(rows: Sequence[tuple[float, ...]], width: int, value: int) -> torch.Tensor:

@@ -1,16 +1,33 @@
 """Rows become examples: the text of a prompt and of the completion to learn."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import cached_property
 from math import isfinite
 from typing import Any
 
+from peftune.data.columns import (
+    Check,
+    Problem,
+    first_problem,
+    require_column,
+    text_problem,
+    unicode_problem,
+)
+from peftune.data.detection import fitted
 from peftune.data.labels import label_problem, label_text
-from peftune.data.roles import column_of, learns_labels, prompt_template
+from peftune.data.roles import (
+    column_of,
+    learns_labels,
+    learns_spans,
+    learns_tags,
+    prompt_template,
+)
 from peftune.data.section import DataSection
-from peftune.data.table import Row, Table, json_kind
+from peftune.data.span_examples import Answer, Question, question_of, span_checks
+from peftune.data.table import MisformedRow, Row, Table, json_kind
+from peftune.data.tag_examples import tag_checks, tagged_words
 from peftune.data.template import Spans, Template
-from peftune.errors import DataError, did_you_mean
 
 
 @dataclass(frozen=True)
@@ -30,43 +47,131 @@ class Example:
     fields: Spans
     """Character spans of the column values inside `prompt`."""
     pair: str = ""
-    """A second text that is judged together with the prompt (task `classify`)."""
+    """A second text that is judged together with the prompt: the other one of a pair (task
+    `classify`), or the context of a question (task `extract`)."""
     label: Any = None
-    """The label as it stands in the row (task `classify`)."""
+    """The label as it stands in the row (task `classify`), or the name of each word's tag."""
+    words: tuple[str, ...] = ()
+    """What is tagged (task `tag`)."""
+    answer: Answer | None = None
+    """Where the context answers the question (task `extract`); None when it does not."""
 
 
-def read_examples(
-    table: Table, section: DataSection, roles: tuple[str, ...], default_template: str | None
-) -> list[Example]:
-    """Turn every row of `table` into an example; `default_template` serves a recipe without one.
+@dataclass(frozen=True)
+class Reading:
+    """How the rows of a run become examples."""
 
-    A placeholder names a role of `data.columns`, else a column. Raises DataError for a column that
-    no row has and for the first kind of wrong value, with its count and its first row.
+    section: DataSection
+    roles: tuple[str, ...]
+    """The columns that the task's rows must have, the one to learn last."""
+    default_template: str | None
+    """The prompt of a recipe without its own."""
+
+    def of(self, table: Table) -> "Reading":
+        """As the rows of `table` are read: with what their format says by itself."""
+        return replace(self, section=fitted(self.section, table, self.roles))
+
+    @cached_property
+    def template(self) -> Template | None:
+        return prompt_template(self.section, self.roles, self.default_template)
+
+    @cached_property
+    def checks(self) -> tuple[Check, ...]:
+        """What is asked of each row, in this order; a placeholder names a role, else a column."""
+        section, roles, target = self.section, self.roles, self.target
+        if learns_tags(roles):
+            return tag_checks(section)
+        if learns_spans(roles):
+            return span_checks(section)
+        problem = label_problem if learns_labels(roles) else text_problem
+        checks = [Check(f"data.columns: {roles[-1]}", target, problem)]
+        for name in self.template.names if self.template else ():
+            is_role = name in roles or name in section.columns
+            key = f"data.columns: {name}" if is_role else "data.prompt_template"
+            checks.append(Check(key, column_of(section, name), _prompt_problem))
+        if self.template is not None and learns_labels(roles) and self.pair is not None:
+            checks.append(Check("data.columns: text_pair", self.pair, text_problem))
+        if self.template is not None and not learns_labels(roles):
+            column = column_of(section, "references")
+            checks.append(Check("data.columns: references", column, _references_problem, False))
+        return tuple(checks)
+
+    @property
+    def target(self) -> str:
+        return column_of(self.section, self.roles[-1])
+
+    @property
+    def pair(self) -> str | None:
+        return self.section.columns.get("text_pair")
+
+
+def require_columns(table: Table, reading: Reading) -> None:
+    """Raise DataError for a column that no row has."""
+    for check in reading.checks:
+        if check.required:
+            require_column(table, check.key, check.column)
+
+
+def read_rows(
+    rows: Iterable[tuple[int, Row]], reading: Reading, source_key: str
+) -> tuple[list[Example], list[Problem]]:
+    """The examples of some rows of a split, and the rows that are none.
+
+    `source_key` is the recipe key that names the split's source.
     """
-    template = prompt_template(section, roles, default_template)
-    target = column_of(section, roles[-1])
-    _require_column(table, f"data.columns: {roles[-1]}", target)
-    problem = label_problem if learns_labels(roles) else _text_problem
-    _require_values(table, f"data.columns: {roles[-1]}", target, problem)
-    for name in template.names if template else ():
-        is_role = name in roles or name in section.columns
-        key = f"data.columns: {name}" if is_role else "data.prompt_template"
-        _require_column(table, key, column_of(section, name))
-        _require_values(table, key, column_of(section, name), _prompt_problem)
+    examples: list[Example] = []
+    problems: list[Problem] = []
+    for position, row in rows:
+        problem = _form_problem(position, row, source_key)
+        problem = problem or first_problem(position, row, reading.checks)
+        example = None if problem else _example(position, row, reading)
+        if example is not None and reading.template is not None and not example.source.strip():
+            text = f"{source_key}: the prompt has no content"
+            problem = Problem(position, len(reading.checks), text)
+        if problem is not None:
+            problems.append(problem)
+        elif example is not None:
+            examples.append(example)
+    return examples, problems
+
+
+def _form_problem(position: int, row: Row, source_key: str) -> Problem | None:
+    """What the row's format has against it, which comes before all that its columns hold."""
+    if not isinstance(row, MisformedRow):
+        return None
+    return Problem(position, -1, f"{source_key}: {row.problem}")
+
+
+def _example(position: int, row: Row, reading: Reading) -> Example:
+    section, template, target = reading.section, reading.template, reading.target
+    if learns_tags(reading.roles):
+        return _tag_example(position, *tagged_words(row, section))
+    if learns_spans(reading.roles):
+        return _span_example(position, question_of(row, section))
     if template is None:
-        return [_text_example(position, row[target]) for position, row in table]
-    if learns_labels(roles):
-        examples = _label_examples(table, section, template, target)
-        _require_prompts(table, examples)
-        return examples
-    references = column_of(section, "references")
-    _require_values(table, "data.columns: references", references, _references_problem)
-    examples = [
-        _prompt_example(position, row, section, template, row[target], row.get(references))
-        for position, row in table
-    ]
-    _require_prompts(table, examples)
-    return examples
+        return _text_example(position, row[target])
+    if learns_labels(reading.roles):
+        return _label_example(position, row, reading, template)
+    references = row.get(column_of(section, "references"))
+    return _prompt_example(position, row, section, template, row[target], references)
+
+
+def _tag_example(position: int, words: tuple[str, ...], tags: list[str]) -> Example:
+    text, shown = " ".join(words), " ".join(tags)
+    return Example(position, "", shown, (shown,), text, (), label=tags, words=words)
+
+
+def _span_example(position: int, asked: Question) -> Example:
+    return Example(
+        row=position,
+        prompt=asked.question,
+        completion=asked.references[0],
+        references=asked.references,
+        source=f"{asked.context}\n{asked.question}",
+        fields=(),
+        pair=asked.context,
+        answer=asked.answer,
+    )
 
 
 def _text_example(position: int, text: str) -> Example:
@@ -99,62 +204,13 @@ def _rendered(row: Row, section: DataSection, template: Template) -> tuple[str, 
     return prompt, fields, "\n".join(values.values())
 
 
-def _label_examples(
-    table: Table, section: DataSection, template: Template, target: str
-) -> list[Example]:
-    pair = section.columns.get("text_pair")
-    if pair is not None:
-        _require_column(table, "data.columns: text_pair", pair)
-        _require_values(table, "data.columns: text_pair", pair, _text_problem)
-    examples = []
-    for position, row in table:
-        prompt, fields, source = _rendered(row, section, template)
-        second = row[pair] if pair is not None else ""
-        shown = label_text(row[target])
-        source = f"{source}\n{second}" if second else source
-        examples.append(
-            Example(position, prompt, shown, (shown,), source, fields, second, row[target])
-        )
-    return examples
-
-
-def _require_column(table: Table, key: str, column: str) -> None:
-    if column in table.columns:
-        return
-    columns = table.all_columns
-    if not columns:
-        raise DataError(f"{table.key}: the rows of {table.place} have no columns.")
-    if column not in columns:
-        where = table.key if table.key != "data.path" else table.place
-        raise DataError(
-            f"{key}: no column named {column!r} in {where}.{did_you_mean(column, columns)} "
-            f"The columns are: {', '.join(columns)}."
-        )
-
-
-def _require_values(
-    table: Table, key: str, column: str, problem_of: Callable[[Row, str], str | None]
-) -> None:
-    """Raise DataError for the first problem that `problem_of` finds, with the count of its kind."""
-    problems = [(position, problem_of(row, column)) for position, row in table]
-    first = next(((position, problem) for position, problem in problems if problem), None)
-    if first is not None:
-        position, problem = first
-        alike = sum(problem == other for _, other in problems)
-        raise DataError(f"{key}: column {column!r} {problem} in {_share(table, alike, position)}.")
-
-
-def _share(table: Table, count: int, first: int) -> str:
-    return table.share(count, first)
-
-
-def _text_problem(row: Row, column: str) -> str | None:
-    if column not in row:
-        return "is missing"
-    value = row[column]
-    if not isinstance(value, str):
-        return f"is {json_kind(value)}, not text,"
-    return _unicode_problem(value) or ("is blank" if not value.strip() else None)
+def _label_example(position: int, row: Row, reading: Reading, template: Template) -> Example:
+    prompt, fields, source = _rendered(row, reading.section, template)
+    second = row[reading.pair] if reading.pair is not None else ""
+    label = row[reading.target]
+    shown = label_text(label)
+    source = f"{source}\n{second}" if second else source
+    return Example(position, prompt, shown, (shown,), source, fields, second, label)
 
 
 def _prompt_problem(row: Row, column: str) -> str | None:
@@ -165,7 +221,7 @@ def _prompt_problem(row: Row, column: str) -> str | None:
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         return f"is {json_kind(value)}, not text,"
     if isinstance(value, str):
-        return _unicode_problem(value)
+        return unicode_problem(value)
     # What other tools write for a missing number would stand in the prompt as the word "nan".
     return None if isinstance(value, int) or isfinite(value) else f"is {value}, not text,"
 
@@ -178,18 +234,4 @@ def _references_problem(row: Row, column: str) -> str | None:
         return f"is {json_kind(value)}, not a list of texts,"
     if not value or not all(isinstance(item, str) and item.strip() for item in value):
         return "is not a list of texts that are not blank"
-    return next(filter(None, map(_unicode_problem, value)), None)
-
-
-def _unicode_problem(text: str) -> str | None:
-    """JSON can spell half of a surrogate pair, which no tokenizer and no file can take."""
-    lone = not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text)
-    return "holds half a surrogate pair (\\ud800 to \\udfff)" if lone else None
-
-
-def _require_prompts(table: Table, examples: list[Example]) -> None:
-    blank = [example.row for example in examples if not example.source.strip()]
-    if blank:
-        raise DataError(
-            f"{table.key}: the prompt has no content in {_share(table, len(blank), blank[0])}."
-        )
+    return next(filter(None, map(unicode_problem, value)), None)

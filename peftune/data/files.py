@@ -1,14 +1,12 @@
 """Files of rows as one table."""
 
-import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 from peftune.data.readers import COMPRESSIBLE, READERS, File, Reader
-from peftune.data.readers.reader import COMPRESSIONS, Extent
+from peftune.data.readers.reader import COMPRESSIONS, Extent, readable
 from peftune.data.table import Piece, PlacedRow, Table, digest
 from peftune.errors import DataError
 
@@ -57,26 +55,20 @@ class Files:
         base = 0
         for file in self.files:
             last = -1
-            with _readable(file):
+            with readable(file):
                 for last, row in _reader(file).rows(file):
                     yield base + last, row
             base += last + 1
 
     def pieces(self, size: int) -> Iterator[Piece]:
         base = 0
-        for part, file in enumerate(self.files):
+        for file in self.files:
             stop = 0
-            with _readable(file):
+            with readable(file):
                 for piece in _reader(file).pieces(file, size):
-                    yield replace(piece, part=part, base=base)
+                    yield replace(piece, base=base)
                     stop = piece.stop
             base += stop
-
-    def read(self, piece: Piece) -> Iterator[PlacedRow]:
-        file = self.files[piece.part]
-        with _readable(file):
-            for position, row in _reader(file).read(file, piece):
-                yield piece.base + position, row
 
     def count(self) -> int:
         return sum(extent.rows for extent in self._extents)
@@ -96,20 +88,10 @@ class Files:
     def _extents(self) -> tuple[Extent, ...]:
         found = []
         for file in self.files:
-            with _readable(file):
+            with readable(file):
                 found.append(_reader(file).extent(file))
         return tuple(found)
 
 
 def _reader(file: File) -> Reader:
     return READERS[file.kind]
-
-
-@contextmanager
-def _readable(file: File) -> Iterator[None]:
-    """Turns what an operating system, a server or a decompressor answers into one line."""
-    try:
-        yield
-    except (OSError, EOFError, zlib.error) as error:
-        reason = " ".join(str(error).split()).rstrip(".")
-        raise DataError(f"{file.place}: cannot be read: {reason}.") from error

@@ -6,7 +6,7 @@ from typing import Any
 
 from peftune.data.features import named_by
 from peftune.data.readers.reader import numbered
-from peftune.data.table import Piece, PlacedRow, Table, digest, listed, rows_of
+from peftune.data.table import Piece, PlacedRow, Table, digest, listed
 from peftune.errors import DataError
 
 ROWS_AT_ONCE = 1024
@@ -94,17 +94,13 @@ class HubSplit:
     dataset: Any
 
     def rows(self) -> Iterator[PlacedRow]:
-        return self._between(0, len(self.dataset))
+        return _between(self.dataset, 0, len(self.dataset))
 
     def pieces(self, size: int) -> Iterator[Piece]:
         rows = len(self.dataset)
         for start in range(0, rows, size):
             stop = min(start + size, rows)
-            yield Piece(0, 0, start, start, stop, stop - start)
-
-    def read(self, piece: Piece) -> Iterator[PlacedRow]:
-        start = piece.offset + piece.skip
-        return self._between(start, start + piece.count)
+            yield Piece(start, stop, stop - start, reads=_read, origin=self.dataset)
 
     def count(self) -> int:
         return len(self.dataset)
@@ -120,14 +116,20 @@ class HubSplit:
         origin = [self.hub.path, info.config_name, str(info.version), self.place]
         return digest([*origin, len(self.dataset), info.download_checksums])
 
-    def _between(self, start: int, stop: int) -> Iterator[PlacedRow]:
-        plain = self.dataset.with_format(None)
-        named = named_by(plain.features.to_dict())
-        for first in range(start, stop, ROWS_AT_ONCE):
-            columns = plain[first : min(first + ROWS_AT_ONCE, stop)]
-            values = zip(*columns.values(), strict=True)
-            for position, cells in enumerate(values, first):
-                yield position, named(dict(zip(columns, cells, strict=True)))
+
+def _read(dataset: Any, piece: Piece) -> Iterator[PlacedRow]:
+    start = piece.first + piece.skip
+    return _between(dataset, start, start + piece.count)
+
+
+def _between(dataset: Any, start: int, stop: int) -> Iterator[PlacedRow]:
+    plain = dataset.with_format(None)
+    named = named_by(plain.features.to_dict())
+    for first in range(start, stop, ROWS_AT_ONCE):
+        columns = plain[first : min(first + ROWS_AT_ONCE, stop)]
+        values = zip(*columns.values(), strict=True)
+        for position, cells in enumerate(values, first):
+            yield position, named(dict(zip(columns, cells, strict=True)))
 
 
 @dataclass(frozen=True)
@@ -146,9 +148,6 @@ class HubStream:
 
     def pieces(self, size: int) -> Iterator[Piece]:
         return listed(self.rows(), size)
-
-    def read(self, piece: Piece) -> Iterator[PlacedRow]:
-        return rows_of(piece)
 
     def count(self) -> int:
         return sum(1 for _ in self.dataset)

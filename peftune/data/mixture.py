@@ -10,7 +10,7 @@ from math import ceil, floor
 import numpy
 
 from peftune.data.order import permutation
-from peftune.data.table import Piece, PlacedRow, Table, digest, listed, rows_of
+from peftune.data.table import Piece, PlacedRow, Table, digest, listed
 
 
 def mixed_counts(available: Sequence[int], weights: Sequence[float]) -> tuple[int, ...]:
@@ -45,9 +45,6 @@ class Mixed:
 
     def pieces(self, size: int) -> Iterator[Piece]:
         return listed(self.rows(), size)
-
-    def read(self, piece: Piece) -> Iterator[PlacedRow]:
-        return rows_of(piece)
 
     def count(self) -> int:
         return sum(self.counts)

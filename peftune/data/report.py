@@ -1,9 +1,15 @@
-"""What became of a split, for people."""
+"""What became of the splits, for people and for data_report.json."""
 
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
+
+from peftune.data.gates import Finding
+from peftune.data.ledger import Ledger
 from peftune.data.section import Split
-from peftune.data.tally import Tally
+
+PERCENTILES = (50, 90, 99, 100)
 
 
 @dataclass(frozen=True)
@@ -11,27 +17,65 @@ class SplitReport:
     """The counts of one split."""
 
     split: Split
-    tally: Tally
+    ledger: Ledger
+    findings: tuple[Finding, ...]
+    """Rows that did not pass a gate and were accepted."""
+    invalid: int
+    """Rows that are no examples and were accepted."""
     overlong: str
+    """The policy for over-long rows."""
     learnt: str = "tokens"
-    """What `tally.learnt` counts."""
+    """What is learnt."""
+
+    @property
+    def rows(self) -> int:
+        """Encoded rows: examples less dropped ones, plus additional windows."""
+        return self.ledger.total("rows")
+
+    @property
+    def dropped(self) -> int:
+        """Rows of the source that nothing is learnt from."""
+        return self.invalid + int((self.ledger["rows"] == 0).sum())
+
+    @property
+    def changed(self) -> int:
+        """Encoded rows that `data.overlong` shortened or cut out of longer ones."""
+        return int(self.ledger["rows"][self.ledger["changed"]].sum())
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest example before any policy."""
+        return int(self.ledger["tokens"].max(initial=0))
 
     def __str__(self) -> str:
-        tally = self.tally
-        shortened = tally.changed if self.overlong == "truncate_prompt" else 0
-        windows = tally.changed if self.overlong == "split" else 0
         policies = (
-            ("dropped", tally.dropped),
-            ("with a shortened prompt", shortened),
-            ("windows of longer rows", windows),
+            ("dropped", self.dropped),
+            ("with a shortened prompt", self.changed if self.overlong == "truncate_prompt" else 0),
+            ("windows of longer rows", 0 if self.overlong == "truncate_prompt" else self.changed),
         )
         changes = "".join(f", {count:,} {what}" for what, count in policies if count)
         return (
-            f"{self.split}: {tally.rows:,} rows{changes}; {self._learnt()}; "
-            f"longest row {tally.longest:,} tokens"
+            f"{self.split}: {self.rows:,} rows{changes}; {self._learnt()}; "
+            f"longest row {self.longest:,} tokens"
         )
 
     def _learnt(self) -> str:
+        learnt, tokens = self.ledger.total("learnt"), self.ledger.total("kept")
         if self.learnt == "tokens":
-            return f"{self.tally.learnt:,} of {self.tally.tokens:,} tokens are learnt"
-        return f"{self.tally.learnt:,} {self.learnt} to learn from {self.tally.tokens:,} tokens"
+            return f"{learnt:,} of {tokens:,} tokens are learnt"
+        return f"{learnt:,} {self.learnt} to learn from {tokens:,} tokens"
+
+    def to_dict(self) -> dict[str, Any]:
+        """For data_report.json; lengths are in tokens, before any policy."""
+        lengths = self.ledger["tokens"] if len(self.ledger) else np.zeros(1)
+        return {
+            "rows": self.rows,
+            "examples": len(self.ledger),
+            "dropped": self.dropped,
+            "changed": self.changed,
+            f"learnt_{self.learnt}": self.ledger.total("learnt"),
+            "tokens": self.ledger.total("kept"),
+            "unknown_tokens": self.ledger.total("unknown"),
+            "length": {f"p{p}": int(np.percentile(lengths, p)) for p in PERCENTILES},
+            "accepted": [finding.to_dict() for finding in self.findings],
+        }

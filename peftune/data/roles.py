@@ -1,11 +1,21 @@
 """Which roles a task's rows play, and whether the recipe's data keys fit them; reads no data."""
 
-from peftune.data.section import DataSection
+from peftune.data.section import DOC_STRIDE, DataSection
 from peftune.data.template import Template, parse_template
 from peftune.errors import DataError, did_you_mean
 
 TEXT_ROLES = ("text",)
 LABEL_ROLES = ("text", "label")
+TAG_ROLES = ("words", "tags")
+SPAN_ROLES = ("context", "question", "answers")
+OPTIONAL_ROLES = {
+    TEXT_ROLES: (),
+    LABEL_ROLES: ("text_pair",),
+    TAG_ROLES: (),
+    SPAN_ROLES: ("answer", "answer_start"),
+}
+SHORTEST_ADVANCE = 16
+"""Tokens that each window of a context must add to the one before."""
 
 
 def learns_whole_text(roles: tuple[str, ...]) -> bool:
@@ -18,11 +28,19 @@ def learns_labels(roles: tuple[str, ...]) -> bool:
     return roles == LABEL_ROLES
 
 
+def learns_tags(roles: tuple[str, ...]) -> bool:
+    """Whether rows are words with a tag each."""
+    return roles == TAG_ROLES
+
+
+def learns_spans(roles: tuple[str, ...]) -> bool:
+    """Whether rows are questions about a context that holds the answer."""
+    return roles == SPAN_ROLES
+
+
 def known_roles(roles: tuple[str, ...]) -> tuple[str, ...]:
     """The roles that `data.columns` may name, the optional ones included."""
-    if learns_whole_text(roles):
-        return roles
-    return (*roles, "text_pair") if learns_labels(roles) else (*roles, "references")
+    return (*roles, *OPTIONAL_ROLES.get(roles, ("references",)))
 
 
 def column_of(section: DataSection, name: str) -> str:
@@ -35,9 +53,9 @@ def prompt_template(
 ) -> Template | None:
     """The template of the prompt: the recipe's, the task's, or the bare prompt column.
 
-    Returns None for text rows. Raises DataError.
+    Returns None for rows that no prompt is made of. Raises DataError.
     """
-    if learns_whole_text(roles):
+    if learns_whole_text(roles) or learns_tags(roles) or learns_spans(roles):
         return None
     return parse_template(section.prompt_template or default or "{prompt}")
 
@@ -51,19 +69,53 @@ def check_roles(section: DataSection, roles: tuple[str, ...]) -> None:
                 f"The roles of this task are: {', '.join(known_roles(roles))}."
             )
     _check_label_keys(section, roles)
+    _check_windows(section, roles)
     if learns_whole_text(roles):
         _check_text_keys(section)
+    elif learns_tags(roles) or learns_spans(roles):
+        _check_columns_only(section, roles)
     else:
         _check_prompt_keys(section, roles)
 
 
 def _check_label_keys(section: DataSection, roles: tuple[str, ...]) -> None:
-    keys = {"labels": section.labels, "problem_type": section.problem_type}
-    given = [key for key, value in keys.items() if value]
-    if given and not learns_labels(roles):
-        raise DataError(f"data.{given[0]}: this task learns no labels; remove it.")
+    if section.labels and not (learns_labels(roles) or learns_tags(roles)):
+        raise DataError("data.labels: this task learns no labels; remove it.")
+    if section.problem_type is not None and not learns_labels(roles):
+        raise DataError(
+            f"data.problem_type: {section.problem_type} is for task classify; remove it."
+        )
     if learns_labels(roles) and section.chat_template is not None:
         raise DataError("data.chat_template: a classifier reads plain text; remove it.")
+
+
+def _check_windows(section: DataSection, roles: tuple[str, ...]) -> None:
+    stride = section.doc_stride
+    if stride != DOC_STRIDE and not learns_spans(roles):
+        raise DataError(f"data.doc_stride: {stride} is for task extract; remove it.")
+    if learns_spans(roles) and stride + SHORTEST_ADVANCE >= section.max_length:
+        raise DataError(
+            f"data.doc_stride: {stride} leaves no room in windows of data.max_length: "
+            f"{section.max_length} tokens; lower it, or raise data.max_length."
+        )
+
+
+def _check_columns_only(section: DataSection, roles: tuple[str, ...]) -> None:
+    """Tags and spans are read from columns, without a prompt around them."""
+    reads = "words and their tags" if learns_tags(roles) else "a question and its context"
+    for key in ("prompt_template", "chat_template", "source_language", "target_language"):
+        if section.__dict__[key] is not None:
+            raise DataError(f"data.{key}: this task reads {reads} as they are; remove it.")
+    if learns_tags(roles) and section.overlong == "truncate_prompt":
+        raise DataError(
+            "data.overlong: truncate_prompt would lose words and their tags. Use split, drop or "
+            "error."
+        )
+    if learns_spans(roles) and section.overlong in ("drop", "truncate_prompt"):
+        raise DataError(
+            f"data.overlong: {section.overlong}: this task reads long contexts in windows that "
+            "overlap by data.doc_stride tokens; remove it."
+        )
 
 
 def _check_text_keys(section: DataSection) -> None:

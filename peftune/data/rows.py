@@ -6,8 +6,18 @@ from typing import Literal
 IGNORED = -100
 """The label of a token that is not learnt; torch.nn.functional.cross_entropy skips it too."""
 
-Fault = Literal["no_target", "overlong"]
-"""Why nothing can be learnt from an example: its target has no tokens, or it does not fit."""
+Fault = Literal[
+    "no_target",
+    "unknown_label",
+    "untokenized_word",
+    "long_question",
+    "misplaced_answer",
+    "cut_answer",
+    "overlong",
+]
+"""Why nothing can be learnt from an example: its target has no tokens, or its label is none of those
+that are learnt; a tagged word has no tokens; a question leaves no room for its context, or its answer
+stands elsewhere or is longer than what two windows share; or it does not fit."""
 
 
 @dataclass(frozen=True)

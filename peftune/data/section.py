@@ -1,13 +1,16 @@
 """The recipe's `data:` section."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from peftune.data.rows import Fault
 from peftune.section import Items, Section
 
 Split = Literal["train", "validation", "test"]
+Gate = Literal["invalid", Fault, "unknown_tokens", "duplicates", "overlap"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+DOC_STRIDE = 128
 
 
 FormatName = Literal[
@@ -108,11 +111,12 @@ class DataSection(Section):
 
     columns: dict[str, str] = Field({})
     """Role to column name, e.g. `{completion: summary}`. Roles: prompt, completion, references,
-    text, text_pair, label. A role that is not listed is looked for under its own name."""
+    text, text_pair, label, words, tags, context, question, answers. A role that is
+    not listed is looked for under its own name."""
 
     labels: Items[str] = ()
-    """Names of the labels in the order of their ids (task `classify`); without it the labels of the
-    training rows in alphabetical or numerical order."""
+    """Names of the labels in the order of their ids (tasks `classify` and `tag`); without it
+    the labels of the training rows in alphabetical or numerical order, `O` first."""
 
     problem_type: (
         Literal["single_label_classification", "multi_label_classification", "regression"] | None
@@ -141,7 +145,17 @@ class DataSection(Section):
 
     overlong: Literal["error", "drop", "truncate_prompt", "split"] = "error"
     """What happens to a longer row. `truncate_prompt` shortens the prompt's columns and never the
-    completion; `split` cuts the rows of task `text` into windows. Counts are always reported."""
+    completion; `split` cuts the rows of tasks `text` and `tag` into windows. Counts are always
+    reported. Task `extract` always reads a long context in windows."""
+
+    doc_stride: int = Field(DOC_STRIDE, ge=1)
+    """Tokens that two windows of a context share (task `extract`)."""
+
+    accept: dict[Gate, Annotated[float, Field(ge=0, le=1)]] = Field({})
+    """Share of a split's rows that may fail a gate, e.g. `{duplicates: 0.01}`; none by default.
+    `duplicates` in train, `overlap` with train and rows that are mostly `unknown_tokens` stay then;
+    all others are left out: `invalid` rows have no text where text should be, the rest is what the
+    messages name."""
 
     max_train_samples: int | None = Field(None, ge=1)
     """Use only the first so many training rows."""

@@ -5,14 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from peftune.data.detection import Choice, fitted, formatted
-from peftune.data.examples import Example, read_examples
+from peftune.data.detection import Choice, formatted
+from peftune.data.examples import Reading, require_columns
 from peftune.data.folders import FolderSplits
 from peftune.data.formats import Roles
 from peftune.data.hub import HubSet, read_hub
 from peftune.data.locations import PROTOCOL_MARK, holdings, is_remote, read_named
 from peftune.data.mixture import mixed
-from peftune.data.overlap import check_overlap, set_aside
 from peftune.data.readers import READERS
 from peftune.data.roles import check_roles, known_roles, prompt_template
 from peftune.data.section import SPLITS, DataSection, MixtureEntry, Split, names_of_paths
@@ -48,46 +47,23 @@ class Origin:
     streaming: bool
 
 
-def load_splits(
+def open_splits(
     section: DataSection, roles: Roles, default_template: str | None, seed: int
-) -> dict[Split, list[Example]]:
-    """Every split as examples; a split that the data does not have is an empty list.
+) -> dict[Split, Table]:
+    """The table of every split that the data has, in the roles of the task, limited as the recipe says.
 
-    `roles` are the columns that the task's rows must have, the one to learn last.
-    Values of rows beyond a `max_*_samples` limit are not checked.
-    Only `validation_fraction` is cut before the training limit, with `seed`, so that a limit
-    leaves the cut as it is. Raises DataError.
-    """
-    tables = load_tables(section, roles, seed)
-    examples: dict[Split, list[Example]] = {
-        split: read_examples(
-            tables[split], fitted(section, tables[split], roles), roles, default_template
-        )
-        if split in tables
-        else []
-        for split in SPLITS
-    }
-    if section.validation_fraction is not None:
-        tables["validation"] = tables["train"]
-        examples["train"], examples["validation"] = set_aside(
-            examples["train"], section.validation_fraction, seed
-        )
-    used = {split: examples[split][: section.sample_limit(split)] for split in SPLITS}
-    check_overlap(used, tables)
-    return used
-
-
-def load_tables(section: DataSection, roles: Roles, seed: int) -> dict[Split, Table]:
-    """The rows of every split that there is, in the roles of the task, not yet read.
-
-    Each is limited to its `max_*_samples`, but for training rows that `validation_fraction` is yet
-    to be cut from. Raises DataError.
+    `roles` are the columns that the task's rows must have, the one to learn last; `seed` chooses
+    and orders the rows of a mixture. Only `validation_fraction` is cut before the training limit, so
+    that a limit leaves the cut as it is. Raises DataError.
     """
     check_roles(section, roles)
     tables = read_tables(section, roles, seed)
     _check_references(section, tables)
     if section.validation_fraction is not None:
         _refuse_second_validation(section, tables)
+    reading = Reading(section, roles, default_template)
+    for table in tables.values():
+        require_columns(table, reading.of(table))
     return tables
 
 

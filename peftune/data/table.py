@@ -8,11 +8,11 @@ from hashlib import sha256
 from itertools import islice
 from typing import Any, Protocol
 
-from peftune.errors import DataError
-
 Row = Mapping[str, Any]
 PlacedRow = tuple[int, Row]
 """A row with its position in the source, from 0; for lines of a file the line number less one."""
+Convert = Callable[[Row], Row]
+"""Changes a row, or raises RowProblem."""
 ROWS_TO_LOOK_AT = 1000
 """How many rows are read to find out which columns there are."""
 
@@ -21,26 +21,42 @@ class RowProblem(ValueError):
     """Why a row does not have the form of its format, as the end of a sentence."""
 
 
+class MisformedRow(dict[str, Any]):
+    """Stands for a row that does not have the form of its format, and has no columns."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__()
+        self.problem = problem
+
+
 @dataclass(frozen=True)
 class Piece:
     """Neighbouring rows that can be read by themselves, in another process too."""
 
-    part: int
-    """Which file of the source."""
-    base: int
-    """Position of the file's first row in the source."""
-    offset: int
-    """Where in the file reading starts: a byte, a row group or a record batch."""
     first: int
-    """Position in the file of the row or line at `offset`."""
+    """Position of the row or line where reading starts."""
     stop: int
-    """Position in the file behind the last row or line."""
+    """Position behind the last row."""
     count: int
     """How many rows belong to the piece, after `skip`."""
     skip: int = 0
-    """How many rows at `offset` do not belong to it."""
+    """How many rows from `first` on do not belong to it."""
+    offset: int = 0
+    """Where in its origin reading starts: a byte, a row group or a record batch."""
+    reads: "Callable[[Any, Piece], Iterator[PlacedRow]] | None" = None
+    """Reads the piece from its origin; None where the piece holds its rows."""
+    origin: Any = None
+    """The file or data set that the piece belongs to."""
+    base: int = 0
+    """Position of the origin's first row in the source; the others count from there."""
     rows: tuple[PlacedRow, ...] = ()
-    """The rows themselves, positions as in the file, where a file can only be read from its start."""
+    """The rows themselves, where a source can only be read from its start."""
+
+    def read(self) -> Iterator[PlacedRow]:
+        """The rows with their positions in the source."""
+        held = iter(self.rows[self.skip : self.skip + self.count])
+        for position, row in held if self.reads is None else self.reads(self.origin, self):
+            yield self.base + position, row
 
 
 class Source(Protocol):
@@ -51,9 +67,6 @@ class Source(Protocol):
 
     def pieces(self, size: int) -> Iterator[Piece]:
         """All rows in order, cut into pieces of at most `size` rows."""
-
-    def read(self, piece: Piece) -> Iterator[PlacedRow]:
-        """The rows of a piece."""
 
     def count(self) -> int:
         """How many rows there are."""
@@ -81,14 +94,14 @@ class Table:
     """How many rows at the beginning of the source are left out."""
     stop: int | None = None
     """Which row of the source (from 0) is the first that is left out again."""
-    convert: Callable[[Row], Row] | None = None
+    convert: Convert | None = None
     """Turns each row into the roles of the task; a frozen dataclass, so that its text says all."""
     prompt_template: str | None = None
     """The prompt of rows in this format, where the recipe has none of its own."""
 
     def __iter__(self) -> Iterator[PlacedRow]:
-        """Raises DataError for a row that cannot be read or lacks the form of its format."""
-        return self._converted(islice(self.source.rows(), self.start, self.stop))
+        """Raises DataError for a row that cannot be read; see MisformedRow for others."""
+        return _converted(islice(self.source.rows(), self.start, self.stop), self.convert)
 
     def __len__(self) -> int:
         return self._length
@@ -132,54 +145,52 @@ class Table:
         """The rows at these positions of the source, in the order of the source."""
         return replace(self, source=Selected(self.source, frozenset(positions)))
 
-    def converted(
-        self, convert: Callable[[Row], Row], prompt_template: str | None = None
-    ) -> "Table":
+    def converted(self, convert: Convert, prompt_template: str | None = None) -> "Table":
         """The table with every row changed by `convert`, which may raise RowProblem."""
         return replace(self, convert=convert, prompt_template=prompt_template)
 
-    def chunks(self, size: int) -> Iterator[Piece]:
-        """The table cut into pieces of at most `size` rows, small enough to send to workers."""
+    def chunks(self, size: int) -> Iterator["Chunk"]:
+        """The table cut into chunks of at most `size` rows."""
         seen = 0
-        for piece in self.source.pieces(size):
+        # A stream is fetched by whole pieces, of which no row should be fetched in vain.
+        for piece in self.source.pieces(size if self.stop is None else min(size, self.stop)):
             begin = max(self.start - seen, 0)
             end = piece.count if self.stop is None else min(self.stop - seen, piece.count)
             if begin < end:
-                yield replace(piece, skip=piece.skip + begin, count=end - begin)
+                part = replace(piece, skip=piece.skip + begin, count=end - begin)
+                yield Chunk(part, self.convert)
             seen += piece.count
             if self.stop is not None and seen >= self.stop:
                 return
-
-    def read(self, piece: Piece) -> Iterator[PlacedRow]:
-        """The rows of one piece. Raises DataError as iteration does."""
-        return self._converted(self.source.read(piece))
 
     def fingerprint(self) -> str:
         """SHA-256 of what the rows are made from: the source's content, the range, the format."""
         parts = [self.source.fingerprint(), self.start, self.stop, repr(self.convert)]
         return digest([*parts, self.prompt_template])
 
-    def _converted(self, rows: Iterator[PlacedRow]) -> Iterator[PlacedRow]:
-        if self.convert is None:
-            yield from rows
-            return
-        for position, row in rows:
-            try:
-                changed = self.convert(row)
-            except RowProblem as problem:
-                raise DataError(self._problem_message(str(problem))) from None
-            yield position, changed
 
-    def _problem_message(self, problem: str) -> str:
-        """Only a table with a problem is read to its end, to count all rows that have it."""
-        assert self.convert is not None
-        alike = []
-        for position, row in replace(self, convert=None):
-            try:
-                self.convert(row)
-            except RowProblem as other:
-                alike += [position] if str(other) == problem else []
-        return f"{self.key}: {problem} in {self.share(len(alike), alike[0])}."
+@dataclass(frozen=True)
+class Chunk:
+    """Neighbouring rows of a table, small enough to send to another process."""
+
+    piece: Piece
+    convert: Convert | None
+
+    def read(self) -> Iterator[PlacedRow]:
+        """The rows. Raises DataError as iterating over the table does."""
+        return _converted(self.piece.read(), self.convert)
+
+
+def _converted(rows: Iterator[PlacedRow], convert: Convert | None) -> Iterator[PlacedRow]:
+    if convert is None:
+        yield from rows
+        return
+    for position, row in rows:
+        try:
+            changed = convert(row)
+        except RowProblem as problem:
+            changed = MisformedRow(str(problem))
+        yield position, changed
 
 
 @dataclass(frozen=True)
@@ -195,9 +206,6 @@ class Selected:
     def pieces(self, size: int) -> Iterator[Piece]:
         return listed(self.rows(), size)
 
-    def read(self, piece: Piece) -> Iterator[PlacedRow]:
-        return rows_of(piece)
-
     def count(self) -> int:
         return sum(1 for _ in self.rows())
 
@@ -208,16 +216,10 @@ class Selected:
         return digest([self.source.fingerprint(), sorted(self.positions)])
 
 
-def listed(rows: Iterator[PlacedRow], size: int, part: int = 0, base: int = 0) -> Iterator[Piece]:
+def listed(rows: Iterator[PlacedRow], size: int) -> Iterator[Piece]:
     """Pieces that hold their rows, for sources that can only be read from their start."""
     while taken := tuple(islice(rows, size)):
-        stop = taken[-1][0] + 1
-        yield Piece(part, base, 0, taken[0][0], stop, len(taken), rows=taken)
-
-
-def rows_of(piece: Piece) -> Iterator[PlacedRow]:
-    """The rows that a piece holds."""
-    return iter(piece.rows[piece.skip : piece.skip + piece.count])
+        yield Piece(taken[0][0], taken[-1][0] + 1, len(taken), rows=taken)
 
 
 def digest(value: Any) -> str:

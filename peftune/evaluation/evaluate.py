@@ -11,7 +11,10 @@ from rich.text import Text
 
 from peftune.data.examples import Example
 from peftune.evaluation.metrics import score
+from peftune.evaluation.tag_metrics import tagged_text
 
+Outputs = tuple[str | list[str], ...]
+"""What a model says to each example: a text, or the tag of each word."""
 SHOWN_LINES = 10
 SHOWN_CHARACTERS = 800
 
@@ -20,11 +23,11 @@ SHOWN_CHARACTERS = 800
 class Measurement:
     """One model on the test split: what it answered, if the task asks, and its loss in nats."""
 
-    outputs: tuple[str, ...] | None
+    outputs: Outputs | None
     loss: float
     target_tokens: int
     label_results: Mapping[str, Any] = field(default_factory=dict)
-    """Measures of a head that scores labels; empty for a model that generates."""
+    """Measures of a head that scores labels or positions; empty for a model that generates."""
 
 
 def results(
@@ -39,10 +42,11 @@ def results(
     """The content of eval_results.json. `text_bytes` adds bits per byte of plain text."""
 
     def numbers(measurement: Measurement) -> dict[str, Any]:
-        outputs = measurement.outputs
-        scores = {} if outputs is None else score(metrics, outputs, references, seed)
         if measurement.label_results:
             return {**measurement.label_results, "loss": measurement.loss}
+        # Only the outputs of a tagger are no texts, and these have been scored.
+        texts = None if measurement.outputs is None else [str(one) for one in measurement.outputs]
+        scores = {} if texts is None else score(metrics, texts, references, seed)
         return {**scores, **loss_numbers(measurement, text_bytes)}
 
     return {
@@ -72,17 +76,17 @@ def prediction_rows(
     if base.outputs is None or adapted.outputs is None:
         return []
     return [
-        {
-            "row": example.row,
-            "input": example.source,
-            "references": list(example.references),
-            "base": base_output,
-            "adapted": adapted_output,
-        }
+        {"row": example.row, **_asked(example), "base": base_output, "adapted": adapted_output}
         for example, base_output, adapted_output in zip(
             examples, base.outputs, adapted.outputs, strict=True
         )
     ]
+
+
+def _asked(example: Example) -> dict[str, Any]:
+    if example.words:
+        return {"words": list(example.words), "tags": example.label}
+    return {"input": example.source, "references": list(example.references)}
 
 
 def comparison(
@@ -104,14 +108,26 @@ def _shown(value: Any) -> str:
 
 
 def _sample(row: Mapping[str, Any]) -> Group:
-    parts = [Text(f"row {row['row'] + 1}", "bold"), Text(shortened(row["input"]), "dim")]
+    shown = _tagged(row) if "words" in row else row
+    parts = [Text(f"row {row['row'] + 1}", "bold"), Text(shortened(shown["input"]), "dim")]
     for title, content in (
-        ("reference", row["references"][0]),
-        ("base", row["base"]),
-        ("adapted", row["adapted"]),
+        ("reference", shown["references"][0]),
+        ("base", shown["base"]),
+        ("adapted", shown["adapted"]),
     ):
         parts.append(Text.assemble((f"{title + ':':11}", "bold"), content.replace("\n", " ⏎ ")))
     return Group(*parts, Text())
+
+
+def _tagged(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of tags as texts."""
+    words = row["words"]
+    return {
+        "input": " ".join(words),
+        "references": [tagged_text(words, row["tags"])],
+        "base": tagged_text(words, row["base"]),
+        "adapted": tagged_text(words, row["adapted"]),
+    }
 
 
 def shortened(text: str) -> str:

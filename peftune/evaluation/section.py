@@ -14,5 +14,8 @@ class EvaluationSection(Section):
     num_beams: int = Field(default=1, ge=1)
     """Beams of the search; 1 is greedy decoding."""
 
+    max_answer_tokens: int = Field(default=30, ge=1)
+    """Longest stretch of a context that is given as an answer, in tokens (task `extract`)."""
+
     shown_samples: int = Field(default=3, ge=0)
     """Test rows printed with the outputs of both models."""

@@ -19,6 +19,11 @@ from peftune.objectives import Objective
 HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 FILES = ("train", "validation", "test", "chat_template")
 
+LEARNT = {
+    "TOKEN_CLS": "the tag of each word, at its first token",
+    "QUESTION_ANS": "the first and the last token of the answer",
+}
+
 
 def model_card(
     recipe: Mapping[str, Any],
@@ -44,7 +49,7 @@ def model_card(
         _usage(shown, objective, results, base),
         _data(shown, objective, rows),
         _training(shown, train_results),
-        _evaluation(shown, results),
+        _evaluation(shown, objective, results),
         _limits(results, license_fields),
         _versions(),
     ]
@@ -187,7 +192,7 @@ def _data(shown: Mapping[str, Any], objective: Objective, rows: Mapping[str, int
     sources = ", ".join(f"`{name}`" for name in named)
     learnt = "all tokens" if shown["task"] == "text" else "the completion and its end token"
     if not objective.generates:
-        learnt = "the label"
+        learnt = LEARNT.get(objective.task_type, "the label")
     table = _table(("split", "rows"), [(split, f"{count:,}") for split, count in rows.items()])
     return (
         f"## Data\n\n{sources}\n\n{table}\n\nLearnt: {learnt}. Rows over {data['max_length']:,} "
@@ -221,7 +226,7 @@ def _training(shown: Mapping[str, Any], train_results: Mapping[str, float]) -> s
     )
 
 
-def _evaluation(shown: Mapping[str, Any], results: Mapping[str, Any]) -> str:
+def _evaluation(shown: Mapping[str, Any], objective: Objective, results: Mapping[str, Any]) -> str:
     if not results:
         return "## Evaluation\n\nThis run had no test split."
     table = _table(
@@ -234,11 +239,11 @@ def _evaluation(shown: Mapping[str, Any], results: Mapping[str, Any]) -> str:
     )
     beams, length = shown["evaluation"]["num_beams"], shown["evaluation"]["max_new_tokens"]
     search = "greedily" if beams == 1 else f"with {beams} beams"
+    how = f" of generated text ({search}, at most {length} tokens)" if objective.generates else ""
     return (
         f"## Evaluation\n\nTest split, {results['examples']:,} rows with "
-        f"{results['target_tokens']:,} target tokens. The loss is in nats per target token. Scores "
-        f"of generated text ({search}, at most {length} tokens) have 95 % bootstrap intervals over "
-        f"the rows in brackets.\n\n{table}"
+        f"{results['target_tokens']:,} target tokens. The loss is in nats per target token. "
+        f"Scores{how} have 95 % bootstrap intervals over the rows in brackets.\n\n{table}"
     )
 
 

@@ -37,7 +37,7 @@ def check_model_files(section: ModelSection) -> None:
     if not config_file.is_file():
         raise ModelError(f"{KEY}: {section.model_name_or_path!r} has no config.json.")
     _check_weights(section, folder)
-    if "auto_map" in _read_config(config_file) and not section.trust_remote_code:
+    if not section.trust_remote_code and _needs_own_code(_read_config(config_file)):
         raise ModelError(
             f"{KEY}: {section.model_name_or_path!r} brings its own Python code; read it, then set "
             "model.trust_remote_code: true."
@@ -47,6 +47,15 @@ def check_model_files(section: ModelSection) -> None:
             f"{KEY}: {section.model_name_or_path!r} has no tokenizer; copy tokenizer.json and "
             "tokenizer_config.json of the model into the folder."
         )
+
+
+def _needs_own_code(config: dict[str, Any]) -> bool:
+    """Whether only the repository's code can build the model: transformers' own class goes first."""
+    if "auto_map" not in config:
+        return False
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+
+    return config.get("model_type") not in CONFIG_MAPPING_NAMES
 
 
 def _read_config(file: Path) -> dict[str, Any]:

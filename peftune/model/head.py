@@ -13,22 +13,30 @@ class Head:
 
     objective: Objective
     labels: tuple[str, ...] = ()
-    """Names of the classes, in the order of their ids; one name for a value."""
+    """Names of the classes, in the order of their ids; one name for a value, none for a span."""
     pad_token_id: int = 0
 
     def config_keys(self) -> dict[str, Any]:
-        """What the model's configuration says about a head that scores labels."""
+        """What the model's configuration says about a head that scores labels or positions."""
         if self.objective.generates:
             return {}
         return {
-            "num_labels": len(self.labels),
-            "id2label": dict(enumerate(self.labels)),
-            "label2id": {name: index for index, name in enumerate(self.labels)},
+            **self._outputs(),
             "problem_type": self.objective.problem_type,
             # Decoders look for the last token that is no padding; without an id they refuse.
             "pad_token_id": self.pad_token_id,
             # A head of another task is replaced, not squeezed in.
             "ignore_mismatched_sizes": True,
+        }
+
+    def _outputs(self) -> dict[str, Any]:
+        if self.objective.name == "span":
+            # A start and an end; a checkpoint of a classifier would bring its own number.
+            return {"num_labels": 2}
+        return {
+            "num_labels": len(self.labels),
+            "id2label": dict(enumerate(self.labels)),
+            "label2id": {name: index for index, name in enumerate(self.labels)},
         }
 
 
@@ -55,7 +63,7 @@ def model_class(config: Any) -> ModelClass:
 
 
 def head_modules(config: Any, head: Head) -> list[str]:
-    """Names of the modules that scoring labels may have to train in full, before anything is loaded.
+    """Names of the modules that a new head may have to train in full, before anything is loaded.
 
     They must not be quantized. None for a model that generates.
     """

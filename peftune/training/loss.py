@@ -3,6 +3,7 @@
 B batch, T tokens of the input, U tokens of the target, V vocabulary, L labels, N learnt targets.
 """
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -45,16 +46,17 @@ def nll_sum(
 ) -> torch.Tensor:
     """Loss summed over the learnt targets, in float32; 0 when there are none.
 
-    Tokens and classes: negative log likelihood; logits are (B, T, V), (B, U, V) or (B, L). With
-    label smoothing ε the target is (1-ε) on the label and ε spread evenly over all choices (Szegedy
-    et al. 2016, arXiv:1512.00567, section 7). Several labels: negative log likelihood of each being
-    there or not; a value: squared error. Both have logits (B, L) and labels (B, L).
+    Tokens, classes, tags and spans: negative log likelihood; logits are (B, T, V), (B, U, V),
+    (B, L), (B, T, L), or (B, 2, T) for the first and the last token of a span. With label smoothing
+    ε the target is (1-ε) on the label and ε spread evenly over all choices (Szegedy et al. 2016,
+    arXiv:1512.00567, section 7). Several labels: negative log likelihood of each being there or
+    not; a value: squared error. Both have logits (B, L) and labels (B, L).
     """
     wanted = targets(labels, objective)
     mask = learnt(wanted)
     chosen = (logits[:, :-1] if objective == "causal" else logits)[mask].float()
     match objective:
-        case "causal" | "seq2seq" | "label":
+        case "causal" | "seq2seq" | "label" | "tags" | "span":
             return functional.cross_entropy(
                 chosen, wanted[mask], reduction="sum", label_smoothing=label_smoothing
             )
@@ -75,8 +77,17 @@ def batch_nll_sum(
 
 
 def model_logits(model: torch.nn.Module, batch: Batch, objective: ObjectiveName) -> torch.Tensor:
-    """The model's scores, without its own loss, which is a mean over the batch."""
+    """The model's scores, without its own loss, which is a mean over the batch.
+
+    Scores of a span are -inf at padding, so that no loss depends on the width of its batch. The
+    question keeps its scores: the model learns that it holds no answer, and whoever reads the
+    scores need not know where it ends.
+    """
     inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
     if objective in ("causal", "seq2seq"):
         inputs["use_cache"] = False  # type: ignore[assignment]
-    return model(**inputs).logits
+    outputs = model(**inputs)
+    if objective == "span":
+        logits = torch.stack((outputs.start_logits, outputs.end_logits), dim=1)
+        return logits.masked_fill(batch["attention_mask"][:, None] == 0, -math.inf)
+    return outputs.logits

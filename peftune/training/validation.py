@@ -1,7 +1,8 @@
 """Token-weighted loss on held-out rows: the same sum and count as training."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -47,17 +48,23 @@ def held_out_loss(
 
 
 @torch.no_grad()
-def held_out_scores(
-    engine: Engine, rows: Sequence[EncodedRow], batching: Batching, batch_size: int
-) -> list[list[float]]:
-    """What the engine's model gives each label of each row, in float32 and in the order of `rows`.
+def held_out_readings(
+    engine: Engine,
+    rows: Sequence[EncodedRow],
+    batching: Batching,
+    batch_size: int,
+    read: Callable[[int, torch.Tensor], Any],
+) -> list[Any]:
+    """What `read` makes of each row's position and scores, in the order of `rows`, on every rank.
 
-    Every rank gets all of them.
+    Scores are float32 on the CPU, as `model_logits` gives them for one row; those of tokens go on
+    into the padding. Reading them where they arise keeps what is gathered small.
     """
     engine.module.eval()
-    found: list[tuple[int, list[float]]] = []
+    found: list[tuple[int, Any]] = []
     for share, batch in held_out_batches(engine, rows, batching, batch_size):
         with engine.autocast():
-            logits = model_logits(engine.module, batch, batching.objective).float().tolist()
-        found += [(i, scores) for i, scores in zip(share, logits, strict=True) if i is not None]
-    return [scores for _, scores in sorted(engine.ranks.gather_objects(found))]
+            logits = model_logits(engine.module, batch, batching.objective).float().cpu()
+        found += [(i, read(i, one)) for i, one in zip(share, logits, strict=True) if i is not None]
+    ordered = sorted(engine.ranks.gather_objects(found), key=lambda reading: reading[0])
+    return [reading for _, reading in ordered]

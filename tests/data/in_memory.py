@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from peftune.data.table import Piece, PlacedRow, Row, Table, digest, listed, rows_of
+from peftune.data.table import Piece, PlacedRow, Row, Table, digest, listed
 
 
 @dataclass(frozen=True)
@@ -18,9 +18,6 @@ class Written:
 
     def pieces(self, size: int) -> Iterator[Piece]:
         return listed(self.rows(), size)
-
-    def read(self, piece: Piece) -> Iterator[PlacedRow]:
-        return rows_of(piece)
 
     def count(self) -> int:
         return len(self.written)

@@ -8,10 +8,11 @@ import pytest
 from peftune.data.detection import Choice, fitted, formatted
 from peftune.data.formats import CHAT, LABEL, PROMPT, SPANS, TAG, TEXT, Conversion, Roles
 from peftune.data.section import DataSection
-from peftune.data.sources import load_splits, load_tables
+from peftune.data.sources import open_splits, read_tables
 from peftune.data.table import Table
 from peftune.errors import DataError
 from tests.data.in_memory import in_memory
+from tests.data.loading import load_splits
 
 
 def detected(there: str, roles: Roles, **keys: Any) -> Table:
@@ -247,7 +248,7 @@ def test_real_data(name: str, roles: Roles, format: str | None, shared_folder: P
     if name == "qa_squad_en":
         keys = {"splits": {"train": "test[:50%]", "test": "test[50%:]"}}
     section = DataSection(path=str(shared_folder / "data" / name), **keys)
-    for table in load_tables(section, roles, seed=0).values():
+    for table in read_tables(section, roles, seed=0).values():
         convert = table.convert
         assert (convert.format if isinstance(convert, Conversion) else None) == format
         for _, row in table.limited(200):
@@ -276,9 +277,9 @@ def test_real_data_that_has_to_be_described(
 ) -> None:
     path = str(shared_folder / "data" / name)
     with pytest.raises(DataError) as caught:
-        load_tables(DataSection(path=path), PROMPT, seed=0)
+        open_splits(DataSection(path=path), PROMPT, None, seed=0)
     assert f"has the columns {columns}, and this task needs prompt and completion" in str(
         caught.value
     )
-    tables = load_tables(DataSection(path=path, columns=keys), PROMPT, seed=0)
+    tables = open_splits(DataSection(path=path, columns=keys), PROMPT, None, seed=0)
     assert set(tables) == {"train", "validation", "test"}

@@ -7,13 +7,13 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from peftune import preparation
 from peftune.data.encoders import Encoding
 from peftune.data.examples import Example
 from peftune.data.report import SplitReport
 from peftune.data.rows import EncodedRow
 from peftune.data.section import DataSection, Split
 from peftune.errors import DataError
+from tests.data.loading import encode_examples
 
 
 def section(**keys: Any) -> DataSection:
@@ -31,7 +31,7 @@ def text(content: str, row: int = 0) -> Example:
 def encode(
     examples: list[Example], tokenizer: Any, keys: DataSection, split: Split
 ) -> tuple[list[EncodedRow], SplitReport]:
-    return preparation.encode_split(examples, Encoding(tokenizer, keys, "causal"), split)
+    return encode_examples(examples, Encoding(tokenizer, keys, "causal"), split)
 
 
 def encode_one(example: Example, tokenizer: Any, **keys: Any) -> EncodedRow:
@@ -160,10 +160,10 @@ def test_the_report_counts_everything(tokenizer: Any) -> None:
     examples = [ask("Q: Tom\nA:", "Ada", (3, 6)), LONG, ask("Q: Ada\nA:", "Tom", (3, 6), row=2)]
     rows, report = encode(examples, tokenizer, section(max_length=8, overlong="drop"), "train")
     assert [row.row for row in rows] == [0, 2]
-    tally = report.tally
-    assert (tally.examples, tally.rows, tally.dropped, tally.changed) == (3, 2, 1, 0)
-    assert (tally.learnt, tally.tokens, tally.longest) == (4, 16, 11)
-    assert tally.end_ids == {tokenizer.eos_token_id}
+    ledger = report.ledger
+    assert (len(ledger), report.rows, report.dropped, report.changed) == (3, 2, 1, 0)
+    assert (ledger.total("learnt"), ledger.total("kept"), report.longest) == (4, 16, 11)
+    assert ledger.end_ids() == {tokenizer.eos_token_id}
     assert str(report) == (
         "train: 2 rows, 1 dropped; 4 of 16 tokens are learnt; longest row 11 tokens"
     )
@@ -176,7 +176,7 @@ def test_a_prompt_is_shortened_inside_its_columns(tokenizer: Any) -> None:
         "Q", ":", "_Tom", "_buys", "\\n", "A", ":", "[_Ada]", "[<eos>]",
     ]  # fmt: skip
     assert tokens_of(rows[0].prompt_ids, tokenizer) == ["Q", ":", "_Tom", "_buys", "\\n", "A", ":"]
-    assert (report.tally.changed, report.tally.longest) == (1, 11)
+    assert (report.changed, report.longest) == (1, 11)
 
 
 def test_a_chat_prompt_is_shortened_inside_its_columns(chat_tokenizer: Any) -> None:
@@ -198,8 +198,8 @@ def test_a_text_is_split_so_that_every_token_is_learnt_once(bos_tokenizer: Any) 
     assert tuple(learnt) == whole.input_ids[1:]
     assert all(row.labels[0] == -100 and len(row.input_ids) <= 8 for row in rows)
     assert [row.row for row in rows] == [0] * (len(rows) - 1) + [1]
-    assert report.tally.changed == len(rows) - 1
-    assert report.tally.learnt == len(learnt) + 2
+    assert report.changed == len(rows) - 1
+    assert report.ledger.total("learnt") == len(learnt) + 2
 
 
 @pytest.mark.parametrize(
@@ -208,13 +208,13 @@ def test_a_text_is_split_so_that_every_token_is_learnt_once(bos_tokenizer: Any) 
         (
             LONG,
             {},
-            "data.max_length: 2 of 3 train rows are longer than 8 tokens; the longest is row 2 "
+            "data.max_length: 2 of 3 train rows are longer than 8 tokens; the longest is t.jsonl:2 "
             "with 11. Raise data.max_length, or set data.overlong: drop or truncate_prompt.",
         ),
         (
             text("Tom: Can you buy milk today?"),
             {},
-            "data.max_length: 2 of 3 train rows are longer than 8 tokens; the longest is row 2 "
+            "data.max_length: 2 of 3 train rows are longer than 8 tokens; the longest is t.jsonl:2 "
             "with 9. Raise data.max_length, or set data.overlong: drop or split.",
         ),
         (
@@ -222,7 +222,7 @@ def test_a_text_is_split_so_that_every_token_is_learnt_once(bos_tokenizer: Any) 
             {"overlong": "truncate_prompt"},
             "data.overlong: truncate_prompt cannot bring 2 of 3 train rows down to "
             "data.max_length: "
-            "8 without touching the template or the completion; the longest is row 2 with 14 "
+            "8 without touching the template or the completion; the longest is t.jsonl:2 with 14 "
             "tokens, 11 of them learnt. Raise data.max_length, or set data.overlong: drop.",
         ),
     ],
@@ -234,15 +234,11 @@ def test_rows_that_stay_too_long(
     rows = [short, Example(**{**vars(example), "row": 1}), Example(**{**vars(example), "row": 2})]
     with pytest.raises(DataError) as caught:
         encode(rows, tokenizer, section(max_length=8, **keys), "train")
-    assert str(caught.value) == message
-
-
-def test_dropping_every_row_is_refused(tokenizer: Any) -> None:
-    with pytest.raises(DataError) as caught:
-        encode([LONG, LONG], tokenizer, section(max_length=8, overlong="drop"), "test")
-    assert str(caught.value) == (
-        "data.overlong: drop removed all 2 test rows; each is longer than data.max_length: 8."
-    )
+    accepted = " To leave them out, set data.accept: {overlong: 0.6667}."
+    assert str(caught.value) == message + accepted
+    keys = {**keys, "accept": {"overlong": 0.67}}
+    kept, report = encode(rows, tokenizer, section(max_length=8, **keys), "train")
+    assert [row.row for row in kept] == [0] and report.dropped == 2
 
 
 def test_a_completion_that_the_tokenizer_drops() -> None:
@@ -255,19 +251,12 @@ def test_a_completion_that_the_tokenizer_drops() -> None:
     with pytest.raises(DataError) as caught:
         encode([ask("ask", "tell"), ask("ask", "~", row=1)], dropping, section(), "train")
     assert str(caught.value) == (
-        "data.columns: the completion has no tokens in 1 of 2 train rows; the first is row 2. This "
-        "tokenizer drops its characters."
+        "data.columns: what is to be learnt has no tokens in 1 of 2 train rows; the first is "
+        "t.jsonl:2. This tokenizer drops its characters. To leave them out, set data.accept: "
+        "{no_target: 0.5}."
     )
 
 
 def test_no_examples_are_no_rows(tokenizer: Any) -> None:
     rows, report = encode([], tokenizer, section(), "validation")
-    assert (rows, report.tally.rows, report.tally.longest) == ([], 0, 0)
-
-
-def test_order_and_batches_of_many_rows(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    examples = [ask(f"Q {number}:", f"A {number}", row=number) for number in range(7)]
-    at_once, _ = encode(examples, tokenizer, section(), "train")
-    monkeypatch.setattr("peftune.preparation.ROWS_AT_ONCE", 2)
-    assert encode(examples, tokenizer, section(), "train")[0] == at_once
-    assert [row.row for row in at_once] == list(range(7))
+    assert (rows, report.rows, report.longest) == ([], 0, 0)

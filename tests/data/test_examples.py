@@ -2,10 +2,11 @@ from typing import Any
 
 import pytest
 
-from peftune.data.examples import Example, read_examples
+from peftune.data.examples import Example, Reading, require_columns
 from peftune.data.section import DataSection
 from peftune.errors import DataError
 from tests.data.in_memory import in_memory
+from tests.data.loading import read_examples
 
 PROMPT = ("prompt", "completion")
 TEXT = ("text",)
@@ -24,7 +25,7 @@ def read(
 def refusal(rows: list[dict[str, Any]], roles: tuple[str, ...] = PROMPT, **keys: Any) -> str:
     with pytest.raises(DataError) as caught:
         read(rows, roles, **keys)
-    return str(caught.value)
+    return str(caught.value).partition(" To leave them out, set data.accept: {invalid: ")[0]
 
 
 def test_a_row_with_the_roles_own_names() -> None:
@@ -204,7 +205,7 @@ def test_wrong_text_rows() -> None:
 def test_a_split_of_a_hub_data_set_is_named_by_its_place() -> None:
     table = in_memory("data.path", "me/set (test)", [{"a": "x"}])
     with pytest.raises(DataError) as caught:
-        read_examples(table, DataSection(path="me/set"), TEXT, None)
+        require_columns(table, Reading(DataSection(path="me/set"), TEXT, None))
     assert str(caught.value) == (
         "data.columns: text: no column named 'text' in me/set (test). The columns are: a."
     )

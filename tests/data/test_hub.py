@@ -28,7 +28,7 @@ def test_splits_are_read_under_their_own_names(monkeypatch: pytest.MonkeyPatch) 
     assert splits.names == ("train", "dev", "test")
     table = splits.table("test")
     assert list(table) == [(0, {"a": "x"}), (1, {"a": "y"})]
-    assert [list(table.read(piece)) for piece in table.chunks(1)] == [[one] for one in table]
+    assert [list(chunk.read()) for chunk in table.chunks(1)] == [[one] for one in table]
     assert (len(table), table.at(1)) == (2, "row 2 of me/set (test)")
 
 

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from peftune.data.mixture import Mixed, mixed_counts
 from peftune.data.section import DataSection
-from peftune.data.sources import load_splits, load_tables
+from peftune.data.sources import open_splits
 from peftune.data.table import Table
 from peftune.errors import DataError
+from tests.data.loading import load_splits
 
 PROMPT = ("prompt", "completion")
 
@@ -36,7 +37,7 @@ ALPACA = {"train": "alpaca.jsonl"}
 
 
 def mixture(*entries: dict[str, Any], seed: int = 0, **keys: Any) -> Table:
-    return load_tables(DataSection(mixture=list(entries), **keys), PROMPT, seed)["train"]
+    return open_splits(DataSection(mixture=list(entries), **keys), PROMPT, None, seed)["train"]
 
 
 def prompts(table: Table) -> list[str]:
@@ -125,7 +126,7 @@ def test_limits_of_a_source_and_of_the_whole() -> None:
     assert {"question 0", "question 1", "question 2"} < set(prompts(table))
     limited = mixture({**QA, "max_samples": 3}, ALPACA, max_train_samples=5)
     assert prompts(limited) == prompts(table)[:5]
-    assert [row for p in table.chunks(4) for row in table.read(p)] == list(table)
+    assert [row for chunk in table.chunks(4) for row in chunk.read()] == list(table)
 
 
 def test_splits_of_a_folder_and_test_rows_of_their_own_columns(write_rows: Any) -> None:

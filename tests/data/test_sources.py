@@ -1,4 +1,5 @@
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import datasets
@@ -8,8 +9,8 @@ from pyarrow import parquet
 
 from peftune import embedded
 from peftune.data.section import DataSection
-from peftune.data.sources import load_splits
 from peftune.errors import DataError
+from tests.data.loading import load_splits
 
 PROMPT = ("prompt", "completion")
 
@@ -117,7 +118,7 @@ def test_values_beyond_a_limit_are_not_checked(write_rows: Any) -> None:
     assert [len(rows) for rows in splits.values()] == [2, 1, 0]
     assert refusal(**keys, max_train_samples=3, max_validation_samples=1) == (
         "data.columns: completion: column 'completion' is blank in 1 of 3 rows; the first is "
-        "t.jsonl:3."
+        "t.jsonl:3. To leave them out, set data.accept: {invalid: 0.3334}."
     )
 
 
@@ -230,7 +231,8 @@ def test_training_rows_in_the_test_split_are_refused(write_rows: Any) -> None:
     write_rows("test.jsonl", row(4), {"prompt": "Question: 2!", "completion": "other"}, row(3))
     assert refusal(train="train.jsonl", test="test.jsonl") == (
         "data.test: 2 of 3 test rows are also trained on (1 letter for letter); the first is "
-        "test.jsonl:2, the same as train.jsonl:2. Remove them from one of the two."
+        "test.jsonl:2, the same as train.jsonl:2. Remove them from one of the two. To go on with "
+        "them, set data.accept: {overlap: 0.6667}."
     )
     # Rows that a limit leaves out are not trained on.
     section = DataSection(train="train.jsonl", test="test.jsonl", max_train_samples=1)
@@ -263,7 +265,8 @@ def test_slices_of_the_hub_and_their_places(monkeypatch: pytest.MonkeyPatch) -> 
     assert numbered(splits) == {"train": list(range(7)), "validation": [], "test": [8, 9]}
     assert refusal(path="me/set", splits={"train": "full[:7]", "test": "full[5:]"}) == (
         "data.path: 2 of 5 test rows are also trained on (2 letter for letter); the first is row 6 "
-        "of me/set (full), the same as row 6 of me/set (full). Remove them from one of the two."
+        "of me/set (full), the same as row 6 of me/set (full). Remove them from one of the two. To "
+        "go on with them, set data.accept: {overlap: 0.4}."
     )
 
 
@@ -330,6 +333,8 @@ def stream(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         return {"train": datasets.IterableDataset.from_generator(rows)}
 
     monkeypatch.setattr(datasets, "load_dataset", answer)
+    commit = SimpleNamespace(sha="8f2a")
+    monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", lambda *of, **which: commit)
     return fetched
 
 
@@ -375,7 +380,8 @@ def test_a_references_column_that_only_a_late_row_has(write_rows: Any) -> None:
 
 def test_shared_data_loads(shared_folder: Path) -> None:
     path = shared_folder / "data" / "summarization_dialogsum"
-    section = DataSection(path=str(path), columns={"prompt": "dialogue", "completion": "summary"})
+    columns = {"prompt": "dialogue", "completion": "summary"}
+    section = DataSection(path=str(path), columns=columns, max_length=8192)
     splits = load_splits(section, PROMPT, None, seed=0)
     assert [len(splits[name]) for name in ("train", "validation", "test")] == [5150, 490, 249]
     assert {len(example.references) for example in splits["test"]} == {3}

@@ -11,10 +11,10 @@ import pytest
 
 from peftune.data.overlap import normalized
 from peftune.data.section import SPLITS, DataSection
-from peftune.data.sources import load_splits
 from peftune.embedded import embedded_path, make_dialogues
 from peftune.embedded.make_dialogues import Row
 from tests.conftest import REPOSITORY
+from tests.data.loading import load_splits
 
 FOLDER = embedded_path("embedded:dialogues")
 README = (FOLDER / "README.md").read_text(encoding="utf-8")

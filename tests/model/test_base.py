@@ -193,6 +193,17 @@ def test_code_of_the_model_is_not_run(load: Loader, folder: Path) -> None:
     check_model_files(section_of(folder, trust_remote_code=True))
 
 
+def test_code_beside_a_model_that_transformers_knows_is_passed_over(folder: Path) -> None:
+    """As in snapshots of Phi, which keep the code of the time before."""
+    mark = folder.parent / "code-ran"
+    (folder / "own.py").write_text(f"open({str(mark)!r}, 'w')\nclass Config: pass\n")
+    own = {"AutoConfig": "own.Config", "AutoModelForCausalLM": "own.Model"}
+    change_json(folder / "config.json", auto_map=own)
+    for load in LOADERS:
+        load(section_of(folder))
+    assert not mark.exists()
+
+
 def test_code_of_the_tokenizer_is_not_run(folder: Path) -> None:
     mark = folder.parent / "code-ran"
     (folder / "own.py").write_text(f"open({str(mark)!r}, 'w')\nclass Words: pass\n")

@@ -88,9 +88,15 @@ def reloaded_logits(run: Path, base: Path) -> tuple[torch.Tensor, torch.Tensor]:
         inputs["decoder_input_ids"] = torch.tensor([[0, 5, 6]])
     frozen = auto_class.from_pretrained(base, dtype=torch.float32, **head)
     with torch.no_grad():
-        adapted = PeftModel.from_pretrained(frozen, str(run)).eval()(**inputs).logits
-        merged = auto_class.from_pretrained(run / "merged").eval()(**inputs).logits
-    return adapted, merged
+        adapted = PeftModel.from_pretrained(frozen, str(run)).eval()(**inputs)
+        merged = auto_class.from_pretrained(run / "merged").eval()(**inputs)
+    if config["task_type"] == "QUESTION_ANS":
+        return both_ends(adapted), both_ends(merged)
+    return adapted.logits, merged.logits
+
+
+def both_ends(outputs: Any) -> torch.Tensor:
+    return torch.stack((outputs.start_logits, outputs.end_logits))
 
 
 @pytest.mark.parametrize(("task", "model"), TEXTS)
@@ -168,14 +174,18 @@ def test_a_class_that_cannot_is_refused(
     model: str,
     models: dict[str, Path],
     data_folder: Path,
+    tagged_folder: Path,
+    asked_folder: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    folders = {"tag": tagged_folder, "extract": asked_folder}
+    columns_only = {"path": str(folders.get(task)), "max_length": 160}
     tree = {
         "task": task,
         "output_dir": str(tmp_path / "run"),
         "model": {"model_name_or_path": str(models[model])},
-        "data": text_data(task, data_folder),
+        "data": columns_only if task in folders else text_data(task, data_folder),
         "adapter": {"method": "lora"},
         "train": {"global_batch_size": 8, "max_steps": 1, "learning_rate": 1.0e-3},
     }

@@ -7,7 +7,7 @@ that cannot be used at all.
 
 from collections.abc import Callable, Sequence
 
-from peftune.data.encoders import causal, labelled, seq2seq
+from peftune.data.encoders import causal, labelled, seq2seq, spans, tagged
 from peftune.data.encoders.job import Encoding
 from peftune.data.examples import Example
 from peftune.data.rows import Outcome
@@ -19,6 +19,8 @@ ENCODERS: dict[ObjectiveName, Callable[[Sequence[Example], Encoding], list[Outco
     "label": labelled.encode,
     "labels": labelled.encode,
     "value": labelled.encode,
+    "tags": tagged.encode,
+    "span": spans.encode,
 }
 
 __all__ = ["ENCODERS", "Encoding"]

@@ -34,6 +34,8 @@ def _outcome(
     section, tokens = job.section, len(full["input_ids"])
     long = tokens > section.max_length
     labels = encoded_label(example.label, job.objective, ids)
+    if labels is None:
+        return Outcome(example.row, (), tokens, 0, fault="unknown_label")
     row = EncodedRow(
         input_ids=tuple(short["input_ids"]),
         labels=labels,

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from peftune.data.features import Naming, naming
-from peftune.data.readers.reader import Extent, File, numbered
+from peftune.data.readers.reader import Extent, File, numbered, readable
 from peftune.data.table import Piece, PlacedRow
 from peftune.errors import DataError
 
@@ -27,14 +27,15 @@ def pieces(file: File, size: int) -> Iterator[Piece]:
     for index, (batch, _) in enumerate(_batches(file, 0)):
         for skip in range(0, batch.num_rows, size):
             count = min(size, batch.num_rows - skip)
-            yield Piece(0, 0, index, first, first + skip + count, count, skip)
+            yield Piece(first, first + skip + count, count, skip, index, read, file)
         first += batch.num_rows
 
 
 def read(file: File, piece: Piece) -> Iterator[PlacedRow]:
-    batch, named = next(_batches(file, piece.offset))
-    part = batch.slice(piece.skip, piece.count)
-    return numbered_rows(part, piece.first + piece.skip, named)
+    with readable(file):
+        batch, named = next(_batches(file, piece.offset))
+        part = batch.slice(piece.skip, piece.count)
+        yield from numbered_rows(part, piece.first + piece.skip, named)
 
 
 def extent(file: File) -> Extent:

@@ -5,7 +5,7 @@ import io
 from collections.abc import Iterator
 
 from peftune.data.readers.reader import Extent, File, counted, numbered
-from peftune.data.table import Piece, PlacedRow, listed, rows_of
+from peftune.data.table import Piece, PlacedRow, listed
 from peftune.errors import DataError
 
 # csv refuses longer fields unless told otherwise; documents are often longer than its 131,072.
@@ -46,10 +46,6 @@ def rows(file: File) -> Iterator[PlacedRow]:
 
 def pieces(file: File, size: int) -> Iterator[Piece]:
     return listed(rows(file), size)
-
-
-def read(file: File, piece: Piece) -> Iterator[PlacedRow]:
-    return rows_of(piece)
 
 
 def extent(file: File) -> Extent:

@@ -21,7 +21,7 @@ def rows(file: File) -> Iterator[PlacedRow]:
 
 
 def pieces(file: File, size: int) -> Iterator[Piece]:
-    return line_pieces(file, size, _parsed)
+    return line_pieces(file, size, _parsed, read)
 
 
 def read(file: File, piece: Piece) -> Iterator[PlacedRow]:

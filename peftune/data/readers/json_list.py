@@ -6,7 +6,7 @@ from itertools import chain
 from typing import Any
 
 from peftune.data.readers.reader import Extent, File, counted, numbered
-from peftune.data.table import Piece, PlacedRow, Row, json_kind, listed, rows_of
+from peftune.data.table import Piece, PlacedRow, Row, json_kind, listed
 from peftune.errors import DataError
 
 
@@ -24,10 +24,6 @@ def rows(file: File) -> Iterator[PlacedRow]:
 
 def pieces(file: File, size: int) -> Iterator[Piece]:
     return listed(rows(file), size)
-
-
-def read(file: File, piece: Piece) -> Iterator[PlacedRow]:
-    return rows_of(piece)
 
 
 def extent(file: File) -> Extent:

@@ -3,12 +3,13 @@
 from collections.abc import Callable, Iterator
 from itertools import islice
 
-from peftune.data.readers.reader import Extent, File
-from peftune.data.table import Piece, PlacedRow, Row, listed, rows_of
+from peftune.data.readers.reader import Extent, File, readable
+from peftune.data.table import Piece, PlacedRow, Row, listed
 from peftune.errors import DataError
 
 Parse = Callable[[str], Row]
 """From a line's text without its end to a row; raises LineProblem."""
+Reads = Callable[[File, Piece], Iterator[PlacedRow]]
 BLANK = " \t\r\n"
 BOM = b"\xef\xbb\xbf"
 
@@ -23,8 +24,8 @@ def line_rows(file: File, parse: Parse) -> Iterator[PlacedRow]:
         yield from _parsed(lines, 0, file, parse)
 
 
-def line_pieces(file: File, size: int, parse: Parse) -> Iterator[Piece]:
-    """Byte ranges of `size` rows, or lists of rows for a compressed file."""
+def line_pieces(file: File, size: int, parse: Parse, reads: Reads) -> Iterator[Piece]:
+    """Byte ranges of `size` rows for `reads`, or lists of rows for a compressed file."""
     if file.compression is not None:
         yield from listed(line_rows(file, parse), size)
         return
@@ -36,18 +37,15 @@ def line_pieces(file: File, size: int, parse: Parse) -> Iterator[Piece]:
                 continue
             count, last = count + 1, position
             if count == size:
-                yield Piece(0, 0, offset, first, last + 1, count)
+                yield Piece(first, last + 1, count, offset=offset, reads=reads, origin=file)
                 offset, first, count = end, position + 1, 0
     if count:
-        yield Piece(0, 0, offset, first, last + 1, count)
+        yield Piece(first, last + 1, count, offset=offset, reads=reads, origin=file)
 
 
 def read_lines(file: File, piece: Piece, parse: Parse) -> Iterator[PlacedRow]:
-    """The rows of a byte range, or of a list."""
-    if piece.rows:
-        yield from rows_of(piece)
-        return
-    with file.open() as lines:
+    """The rows of a byte range."""
+    with readable(file), file.open() as lines:
         lines.seek(piece.offset)
         rows = _parsed(lines, piece.first, file, parse)
         yield from islice(rows, piece.skip, piece.skip + piece.count)

@@ -1,12 +1,13 @@
 """Parquet: typed columns in row groups."""
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 from peftune.data.features import naming
 from peftune.data.readers.arrow_batches import numbered_rows, require_distinct
-from peftune.data.readers.reader import Extent, File, numbered
-from peftune.data.table import Piece, PlacedRow, listed, rows_of
+from peftune.data.readers.reader import Extent, File, numbered, readable
+from peftune.data.table import Piece, PlacedRow, listed
 from peftune.errors import DataError
 
 ROWS_AT_ONCE = 1024
@@ -26,16 +27,15 @@ def pieces(file: File, size: int) -> Iterator[Piece]:
         if count > size:
             yield from listed(_batches(file, index, first), size)
         elif count:
-            yield Piece(0, 0, index, first, first + count, count)
+            stop = first + count
+            yield Piece(first, stop, count, offset=index, reads=read, origin=file)
         first += count
 
 
 def read(file: File, piece: Piece) -> Iterator[PlacedRow]:
-    if piece.rows:
-        return rows_of(piece)
-    first, stop = piece.first + piece.skip, piece.first + piece.skip + piece.count
-    group = _batches(file, piece.offset, piece.first)
-    return (placed for placed in group if first <= placed[0] < stop)
+    with readable(file):
+        group = _batches(file, piece.offset, piece.first)
+        yield from islice(group, piece.skip, piece.skip + piece.count)
 
 
 def extent(file: File) -> Extent:

@@ -16,7 +16,7 @@ def rows(file: File) -> Iterator[PlacedRow]:
 
 
 def pieces(file: File, size: int) -> Iterator[Piece]:
-    return line_pieces(file, size, _row)
+    return line_pieces(file, size, _row, read)
 
 
 def read(file: File, piece: Piece) -> Iterator[PlacedRow]:

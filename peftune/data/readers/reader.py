@@ -3,13 +3,16 @@
 import bz2
 import gzip
 import lzma
+import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import file_digest
 from pathlib import Path
 from typing import IO, Any, NamedTuple, Protocol
 
 from peftune.data.table import Piece, PlacedRow, digest
+from peftune.errors import DataError
 
 COMPRESSIONS: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 
@@ -84,9 +87,6 @@ class Reader(Protocol):
     def pieces(self, file: File, size: int) -> Iterator[Piece]:
         """All rows, cut into pieces of at most `size` rows."""
 
-    def read(self, file: File, piece: Piece) -> Iterator[PlacedRow]:
-        """The rows of a piece."""
-
     def extent(self, file: File) -> Extent:
         """Rows and positions, counted as cheaply as the kind of file allows."""
 
@@ -105,3 +105,13 @@ def counted(rows: Iterator[PlacedRow]) -> Extent:
     for position, _ in rows:
         count, positions = count + 1, position + 1
     return Extent(count, positions)
+
+
+@contextmanager
+def readable(file: File) -> Iterator[None]:
+    """Turns what an operating system, a server or a decompressor answers into one line."""
+    try:
+        yield
+    except (OSError, EOFError, zlib.error) as error:
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise DataError(f"{file.place}: cannot be read: {reason}.") from error

@@ -1,0 +1,218 @@
+"""Splits as tokens: made once, by all cores, kept under a name that says what they were made from."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+from rich.progress import Progress
+
+from peftune import __version__
+from peftune.data.chat import chat_template_text
+from peftune.data.columns import Problem
+from peftune.data.encoders import ENCODERS, Encoding
+from peftune.data.examples import Reading, read_rows
+from peftune.data.labels import LabelCounts, count_labels
+from peftune.data.ledger import LEDGER, Ledger, ledger_batch
+from peftune.data.shards import Shard, StoredRows, mapped, row_batch, row_schema, write_batches
+from peftune.data.table import Chunk, Row, Table
+from peftune.records import read_json, write_json
+
+CACHE_VARIABLE = "PEFTUNE_CACHE"
+FORMAT = 1
+"""Goes up with every change that gives other tokens for the same recipe."""
+SHARD_ROWS = 4096
+ROWS_AT_ONCE = 256
+"""Rows that are Python objects at the same time."""
+WORTH_A_POOL = 8
+"""Shards from which on starting processes costs less than it saves."""
+WHERE_NOT_WHAT = {
+    "path", "name", "revision", "train", "validation", "test", "validation_fraction",
+    "max_train_samples", "max_validation_samples", "max_test_samples", "accept",
+    "splits", "mixture", "streaming", "format",
+}  # fmt: skip
+"""Keys of `data:` that say where rows are, not what becomes of them: the source's own fingerprint
+stands for them."""
+
+
+@dataclass(frozen=True)
+class SplitJob:
+    """How the rows of a split become tokens; goes to every worker."""
+
+    reading: Reading
+    encoding: Encoding
+    source_key: str
+    """The recipe key that names the source."""
+
+
+@dataclass(frozen=True)
+class EncodedSplit:
+    """A split as tokens on disk."""
+
+    rows: StoredRows
+    ledger: Ledger
+    problems: Sequence[tuple[Problem, int]]
+    """Rows that are no examples: the first of each kind, and how many are like it."""
+    folder: Path
+
+
+def cache_folder() -> Path:
+    """Where encoded splits are kept: `PEFTUNE_CACHE`, or the user's cache."""
+    return Path(os.environ.get(CACHE_VARIABLE) or "~/.cache/peftune").expanduser()
+
+
+def encode_split(table: Table, job: SplitJob, title: str, shows: bool) -> EncodedSplit:
+    """The split as tokens, from disk where they were made before.
+
+    Needs no other process: whoever comes first makes them, others wait at the folder's lock. A shard
+    that is whole is never made again, so an interrupted preparation goes on where it was. Raises
+    DataError for rows that cannot be read at all and templates that cannot be used.
+    """
+    folder = cache_folder() / split_key(table, job)
+    folder.mkdir(parents=True, exist_ok=True)
+    manifest = folder / "manifest.json"
+    if not manifest.is_file():
+        with FileLock(folder / ".lock"):
+            if not manifest.is_file():
+                shards = _make(table, job, folder, title, shows)
+                write_json(manifest, {"shards": shards, "source": table.place, "format": FORMAT})
+    return _opened(folder, read_json(manifest)["shards"])
+
+
+def counted_labels(table: Table, reading: Reading) -> LabelCounts:
+    """The labels of a split, from disk where they were counted before."""
+    section = reading.section.model_dump(mode="json", exclude=WHERE_NOT_WHAT)
+    identity = json.dumps([FORMAT, __version__, table.fingerprint(), section], sort_keys=True)
+    file = cache_folder() / "labels" / f"{hashlib.sha256(identity.encode()).hexdigest()}.json"
+    if not file.is_file():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_json(file, vars(count_labels(_labels(table, reading), table)))
+    return LabelCounts(**read_json(file))
+
+
+def _labels(table: Table, reading: Reading) -> Iterator[tuple[int, Any]]:
+    """Rows without a usable label are left to the gates."""
+    for some in _batched(iter(table)):
+        for example in read_rows(some, reading, table.key)[0]:
+            yield example.row, example.label
+
+
+def split_key(table: Table, job: SplitJob) -> str:
+    """SHA-256 over everything that the tokens are a function of."""
+    encoding, tokenizer = job.encoding, job.encoding.tokenizer
+    made_from = {
+        "format": FORMAT,
+        "peftune": __version__,
+        "source": table.fingerprint(),
+        "data": encoding.section.model_dump(mode="json", exclude=WHERE_NOT_WHAT),
+        "chat_template": chat_template_text(encoding.section, tokenizer),
+        "roles": job.reading.roles,
+        "template": job.reading.default_template,
+        "objective": encoding.objective,
+        "labels": encoding.labels,
+        "closing_id": encoding.closing_id,
+        "tokenizer": _identity(tokenizer),
+    }
+    return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
+
+
+def _identity(tokenizer: Any) -> list[Any]:
+    """All that decides which tokens a text becomes, without what the last call left behind."""
+    backend = json.loads(tokenizer.backend_tokenizer.to_str())
+    backend.pop("truncation"), backend.pop("padding")
+    return [type(tokenizer).__name__, backend, tokenizer.special_tokens_map]
+
+
+def _make(table: Table, job: SplitJob, folder: Path, title: str, shows: bool) -> int:
+    """Make the shards that are not whole; returns how many there are in all."""
+    chunks = list(table.chunks(SHARD_ROWS))
+    todo = [
+        (chunk, shard)
+        for index, chunk in enumerate(chunks)
+        if not (shard := Shard(folder, index)).is_whole()
+    ]
+    with Progress(disable=not shows or len(chunks) < WORTH_A_POOL) as progress:
+        for _ in progress.track(_made(todo, job), total=len(todo), description=title):
+            pass
+    return len(chunks)
+
+
+def _made(todo: Sequence[tuple[Chunk, Shard]], job: SplitJob) -> Iterator[None]:
+    workers = min(len(os.sched_getaffinity(0)), len(todo))
+    if len(todo) < WORTH_A_POOL or workers < 2:
+        for chunk, shard in todo:
+            encode_chunk(chunk, job, shard)
+            yield
+        return
+    # A fork would copy threads that hold locks; the tokenizer's own threads would fight over cores.
+    pool = ProcessPoolExecutor(
+        workers, mp_context=get_context("spawn"), initializer=_start_worker, initargs=(job,)
+    )
+    try:
+        yield from pool.map(_work, todo)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+_worker_job: list[SplitJob] = []
+
+
+def _start_worker(job: SplitJob) -> None:
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    _worker_job.append(job)
+
+
+def _work(piece: tuple[Chunk, Shard]) -> None:
+    encode_chunk(piece[0], _worker_job[0], piece[1])
+
+
+def encode_chunk(chunk: Chunk, job: SplitJob, shard: Shard) -> None:
+    """Read, check and tokenise one chunk of a split and write its shard."""
+    objective = job.encoding.objective
+    rows, ledger, problems = [], [], []
+    for some in _batched(chunk.read()):
+        examples, wrong = read_rows(some, job.reading, job.source_key)
+        outcomes = ENCODERS[objective](examples, job.encoding)
+        rows.append(row_batch([row for one in outcomes for row in one.rows], objective))
+        ledger.append(ledger_batch(examples, outcomes))
+        problems += wrong
+    write_batches(shard.rows, row_schema(objective), rows)
+    write_batches(shard.ledger, LEDGER, ledger)
+    write_json(shard.problems, [[vars(first), count] for first, count in kinds(problems)])
+
+
+def _batched(rows: Iterator[tuple[int, Row]]) -> Iterator[list[tuple[int, Row]]]:
+    while some := list(islice(rows, ROWS_AT_ONCE)):
+        yield some
+
+
+def kinds(problems: Sequence[Problem]) -> list[tuple[Problem, int]]:
+    """The first problem of each kind, and how many there are of it."""
+    kinds: dict[tuple[int, str], tuple[Problem, int]] = {}
+    for problem in problems:
+        first, count = kinds.get((problem.order, problem.text), (problem, 0))
+        kinds[problem.order, problem.text] = (first, count + 1)
+    return list(kinds.values())
+
+
+def _opened(folder: Path, count: int) -> EncodedSplit:
+    shards = [Shard(folder, index) for index in range(count)]
+    problems: dict[tuple[int, str], tuple[Problem, int]] = {}
+    for shard in shards:
+        for values, alike in json.loads(shard.problems.read_text(encoding="utf-8")):
+            problem = Problem(**values)
+            first, so_far = problems.get((problem.order, problem.text), (problem, 0))
+            problems[problem.order, problem.text] = (first, so_far + alike)
+    return EncodedSplit(
+        rows=StoredRows([batch for shard in shards for batch in mapped(shard.rows)]),
+        ledger=Ledger.of([batch for shard in shards for batch in mapped(shard.ledger)]),
+        problems=sorted(problems.values(), key=lambda kind: (kind[0].order, kind[0].row)),
+        folder=folder,
+    )

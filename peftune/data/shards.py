@@ -1,0 +1,137 @@
+"""Encoded rows on disk: Arrow files that are mapped into memory, one small set for each chunk.
+
+A shard is three files: what the model reads, the ledger of its examples, and the rows of the source
+that are no examples. The last of them is written last, so that a shard that has it is whole. Every file
+is written aside and renamed.
+"""
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from peftune.data.rows import IGNORED, EncodedRow
+from peftune.objectives import ObjectiveName
+
+MASKED: tuple[ObjectiveName, ...] = ("causal",)
+"""Objectives whose labels are the row's own tokens, so that a bit for each says enough."""
+SCORES: tuple[ObjectiveName, ...] = ("labels", "value")
+
+
+def row_schema(objective: ObjectiveName) -> pa.Schema:
+    """The columns of encoded rows: tokens, a mask or labels, the prompt, the row in the source."""
+    score = pa.float64() if objective in SCORES else pa.int32()
+    target = ("mask", pa.list_(pa.bool_())) if objective in MASKED else ("labels", pa.list_(score))
+    columns = [("input_ids", pa.list_(pa.int32())), target, ("prompt_ids", pa.list_(pa.int32()))]
+    types = ("token_type_ids", pa.list_(pa.int8()))
+    return pa.schema([*columns, types, ("row", pa.int64())])
+
+
+def row_batch(rows: Sequence[EncodedRow], objective: ObjectiveName) -> pa.RecordBatch:
+    """Encoded rows as Arrow columns."""
+    schema = row_schema(objective)
+    columns: dict[str, list[Any]] = {
+        "input_ids": [row.input_ids for row in rows],
+        "prompt_ids": [row.prompt_ids for row in rows],
+        "token_type_ids": [row.token_type_ids for row in rows],
+        "row": [row.row for row in rows],
+    }
+    if objective in MASKED:
+        columns["mask"] = [[label != IGNORED for label in row.labels] for row in rows]
+    else:
+        columns["labels"] = [row.labels for row in rows]
+    arrays = [pa.array(columns[field.name], field.type) for field in schema]
+    return pa.record_batch(arrays, schema=schema)
+
+
+def write_batches(path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> None:
+    """An Arrow IPC file, written aside and renamed."""
+    aside = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    with pa.OSFile(str(aside), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
+        for batch in batches:
+            writer.write_batch(batch)
+    os.replace(aside, path)
+
+
+@dataclass(frozen=True)
+class Shard:
+    """The files of one chunk of a split."""
+
+    folder: Path
+    index: int
+
+    def _file(self, name: str) -> Path:
+        return self.folder / f"{self.index:06d}.{name}"
+
+    @property
+    def rows(self) -> Path:
+        return self._file("rows.arrow")
+
+    @property
+    def ledger(self) -> Path:
+        return self._file("ledger.arrow")
+
+    @property
+    def problems(self) -> Path:
+        return self._file("problems.json")
+
+    def is_whole(self) -> bool:
+        return self.problems.is_file()
+
+
+def mapped(path: Path) -> list[pa.RecordBatch]:
+    """The batches of an Arrow file without reading it."""
+    reader = pa.ipc.open_file(pa.memory_map(str(path)))
+    return [reader.get_batch(index) for index in range(reader.num_record_batches)]
+
+
+class StoredRows(Sequence[EncodedRow]):
+    """Rows of a split in shards on disk, in the order of the source, or a choice of them."""
+
+    def __init__(self, batches: Sequence[pa.RecordBatch], picked: np.ndarray | None = None) -> None:
+        self._batches = [batch for batch in batches if batch.num_rows]
+        self._starts = np.cumsum([0, *(batch.num_rows for batch in self._batches)])
+        self._picked = picked
+
+    def __len__(self) -> int:
+        return int(self._starts[-1]) if self._picked is None else len(self._picked)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
+        position = index % len(self) if self._picked is None else int(self._picked[index])
+        number = int(np.searchsorted(self._starts, position, side="right")) - 1
+        return _row(self._batches[number], position - int(self._starts[number]))
+
+    def sources(self) -> np.ndarray:
+        """The place in the source of each row, int64 (rows,)."""
+        columns = [batch.column("row").to_numpy() for batch in self._batches]
+        whole = np.concatenate(columns) if columns else np.zeros(0, np.int64)
+        return whole if self._picked is None else whole[self._picked]
+
+    def select(self, keep: np.ndarray) -> "StoredRows":
+        """The rows at which `keep`, bool (rows,), is true, in the same order."""
+        picked = np.arange(len(self)) if self._picked is None else self._picked
+        return StoredRows(self._batches, picked[keep])
+
+
+def _row(batch: pa.RecordBatch, index: int) -> EncodedRow:
+    ids = tuple(batch.column("input_ids")[index].as_py())
+    if "mask" in batch.schema.names:
+        mask = batch.column("mask")[index].as_py()
+        labels = tuple(i if learnt else IGNORED for i, learnt in zip(ids, mask, strict=True))
+    else:
+        labels = tuple(batch.column("labels")[index].as_py())
+    return EncodedRow(
+        input_ids=ids,
+        labels=labels,
+        prompt_ids=tuple(batch.column("prompt_ids")[index].as_py()),
+        row=batch.column("row")[index].as_py(),
+        token_type_ids=tuple(batch.column("token_type_ids")[index].as_py()),
+    )
