@@ -11,7 +11,6 @@ from peftune.data.collate import Batching
 from peftune.data.encoded import SplitJob, counted_labels, encode_split
 from peftune.data.encoders import Encoding
 from peftune.data.examples import Example, Reading, read_rows
-from peftune.data.files import Table
 from peftune.data.labels import label_names, label_objective
 from peftune.data.languages import forced_first_token, set_languages
 from peftune.data.preview import preview, write_html
@@ -20,6 +19,7 @@ from peftune.data.roles import learns_conversations, learns_tags, learns_whole_t
 from peftune.data.rows import EncodedRow
 from peftune.data.section import SPLITS, Split
 from peftune.data.sources import open_splits
+from peftune.data.table import Table
 from peftune.errors import DataError, ModelError, RecipeError
 from peftune.model.base import load_config, load_tokenizer, require_end_token
 from peftune.model.head import Head, model_class
@@ -61,7 +61,7 @@ def prepare_data(recipe: Recipe, shows: bool = False) -> Prepared:
     """
     task, section = TASKS[recipe.task], recipe.data
     reading = Reading(section, task.roles, task.prompt_template)
-    tables = open_splits(section, task.roles, task.prompt_template)
+    tables = open_splits(section, task.roles, task.prompt_template, recipe.seed)
     _require_validation(recipe, tables)
     tokenizer, config = load_tokenizer(recipe.model), load_config(recipe.model)
     head = _head(recipe, config, tables, reading, tokenizer.pad_token_id)
@@ -69,7 +69,7 @@ def prepare_data(recipe: Recipe, shows: bool = False) -> Prepared:
     _prepare_tokenizer(recipe, head.objective, tokenizer)
     encoding = _encoding(recipe, head, tokenizer, config)
     splits = {
-        split: encode_split(table, SplitJob(reading, encoding, table.key), split, shows)
+        split: encode_split(table, SplitJob(reading.of(table), encoding, table.key), split, shows)
         for split, table in tables.items()
     }
     splits_rows = learns_whole_text(task.roles) or learns_tags(task.roles)
@@ -81,9 +81,14 @@ def prepare_data(recipe: Recipe, shows: bool = False) -> Prepared:
         batching=_batching(head, config),
         rows={split: checked[split][0] if split in checked else [] for split in SPLITS},
         reports={split: report for split, (_, report) in checked.items()},
-        test_examples=read_rows(tables["test"], reading, "")[0] if "test" in tables else (),
+        test_examples=_test_examples(tables, reading),
         forced_first_token=forced_first_token(tokenizer, section),
     )
+
+
+def _test_examples(tables: Mapping[Split, Table], reading: Reading) -> Sequence[Example]:
+    table = tables.get("test")
+    return () if table is None else read_rows(table, reading.of(table), "")[0]
 
 
 def _head(
@@ -99,7 +104,7 @@ def _head(
     name = possible[found]
     if OBJECTIVES[name].generates or name == "span":
         return Head(OBJECTIVES[name], (), pad_token_id)
-    counts = {split: counted_labels(table, reading) for split, table in tables.items()}
+    counts = {split: counted_labels(table, reading.of(table)) for split, table in tables.items()}
     if name != "tags":
         name = label_objective(recipe.data, counts["train"])
     names = label_names(recipe.data, name, counts)

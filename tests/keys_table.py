@@ -49,6 +49,7 @@ def keys_table() -> str:
         variants = [recipe["$defs"][reference] for reference in _references(field)]
         if variants:
             lines += _section_rows(name, variants, optional=name not in recipe["required"])
+            lines += _list_rows(name, variants, recipe["$defs"])
         else:
             lines.append(_row(name, field, name in recipe["required"], ""))
     return "\n".join(lines) + "\n"
@@ -97,6 +98,17 @@ def _section_rows(name: str, variants: list[Schema], optional: bool) -> list[str
     ]
 
 
+def _list_rows(name: str, variants: list[Schema], definitions: Schema) -> Iterator[str]:
+    """The keys of sections that stand in a list, as `mixture` holds sources."""
+    for variant in variants:
+        for key, field in variant["properties"].items():
+            for reference in _references(field.get("items", {})):
+                section = definitions[reference]
+                for inner, inner_field in section["properties"].items():
+                    required = inner in section.get("required", ())
+                    yield _row(f"{name}.{key}[].{inner}", inner_field, required, "")
+
+
 def _methods(variant: Schema) -> list[str]:
     method = variant["properties"].get("method", {})
     return [*method.get("enum", []), *([method["const"]] if "const" in method else [])]
@@ -116,6 +128,8 @@ def _values(field: Schema) -> str:
     if "anyOf" in field:
         choices = [_values(choice) for choice in field["anyOf"] if choice.get("type") != "null"]
         return " or ".join(choices)
+    if "$ref" in field:
+        return "sections"
     if "const" in field or "enum" in field:
         allowed = field.get("enum", [field.get("const")])
         return ", ".join(_default(value) for value in allowed)

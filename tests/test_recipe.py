@@ -187,11 +187,20 @@ def test_every_foreign_name_is_answered_with_a_key_that_exists(path: Path) -> No
             ("train.eval_steps=", "train.early_stopping_patience=1"),
             "early_stopping_patience needs eval_steps",
         ),
-        (("data.train=t.jsonl",), "give exactly one of path and train"),
-        (("data.path=",), "give exactly one of path and train"),
+        (("data.train=t.jsonl",), "give exactly one of path, train and mixture"),
+        (("data.path=",), "give exactly one of path, train and mixture"),
         (
             ("data.path=", "data.train=t.jsonl", "data.name=x"),
-            "name and revision belong to path, which is not set",
+            "name, revision and splits belong to path, which is not set",
+        ),
+        (
+            ("data.path=", "data.mixture=[{train: t.jsonl, weight: 2}, {train: u.jsonl}]"),
+            "give every source of mixture a weight, or none",
+        ),
+        (
+            ("data.streaming=true", "data.validation_fraction=0.1"),
+            "validation_fraction needs all rows at once, which streaming does not have; give "
+            "validation rows, or slices in splits",
         ),
         (
             ("data.validation=v.jsonl", "data.validation_fraction=0.1"),
@@ -267,6 +276,18 @@ def test_a_recipe_cannot_be_changed(section: str, path: Path) -> None:
             setattr(part, key, None)
 
 
+def test_a_source_of_a_mixture_contradicts_itself(path: Path) -> None:
+    for source, message in (
+        ("{}", "give exactly one of path and train"),
+        (
+            "{train: t.jsonl, split: dev}",
+            "name, revision and split belong to path, which is not set",
+        ),
+    ):
+        (line,) = refusal(path, "data.path=", f"data.mixture=[{source}]")
+        assert line == f"data.mixture.0: {message}."
+
+
 def schema_keys(schema: dict[str, Any], field: dict[str, Any], prefix: str) -> Iterator[str]:
     """Dotted keys of a schema, each checked to be explained."""
     for reference in re.findall(r'"#/\$defs/(\w+)"', json.dumps(field)):
@@ -275,6 +296,7 @@ def schema_keys(schema: dict[str, Any], field: dict[str, Any], prefix: str) -> I
         for name, nested in definition["properties"].items():
             assert nested.get("description"), f"{prefix}{name} is not explained"
             yield prefix + name
+            yield from schema_keys(schema, nested, f"{prefix}{name}.")
 
 
 def test_the_schema_is_json_with_every_key_explained() -> None:

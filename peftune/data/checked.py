@@ -7,7 +7,6 @@ import numpy as np
 
 from peftune.data.encoded import EncodedSplit
 from peftune.data.encoders import Encoding
-from peftune.data.files import Table
 from peftune.data.gates import (
     Finding,
     check,
@@ -22,6 +21,7 @@ from peftune.data.overlap import set_aside
 from peftune.data.report import SplitReport
 from peftune.data.section import DataSection, Split
 from peftune.data.shards import StoredRows
+from peftune.data.table import Table
 from peftune.errors import DataError
 
 HELD_OUT: tuple[Split, ...] = ("validation", "test")

@@ -3,13 +3,15 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from peftune.data.files import Row, Table, json_kind
+from peftune.data.table import Row, Table, json_kind
 from peftune.errors import DataError, did_you_mean
 
 
 def require_column(table: Table, key: str, column: str) -> None:
     """Raise DataError when no row has the column that `key` names."""
-    columns = table.columns
+    if column in table.columns:
+        return
+    columns = table.all_columns
     if not columns:
         raise DataError(f"{table.key}: the rows of {table.place} have no columns.")
     if column not in columns:

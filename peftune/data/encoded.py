@@ -18,10 +18,10 @@ from peftune import __version__
 from peftune.data.columns import Problem
 from peftune.data.encoders import ENCODERS, Encoding
 from peftune.data.examples import Reading, read_rows
-from peftune.data.files import Chunk, Row, Table
 from peftune.data.labels import LabelCounts, count_labels
 from peftune.data.ledger import LEDGER, Ledger, ledger_batch
 from peftune.data.shards import Shard, StoredRows, mapped, row_batch, row_schema, write_batches
+from peftune.data.table import Chunk, Row, Table
 from peftune.records import read_json, write_json
 
 CACHE_VARIABLE = "PEFTUNE_CACHE"
@@ -35,6 +35,7 @@ WORTH_A_POOL = 8
 WHERE_NOT_WHAT = {
     "path", "name", "revision", "train", "validation", "test", "validation_fraction",
     "max_train_samples", "max_validation_samples", "max_test_samples", "accept",
+    "splits", "mixture", "streaming", "format",
 }  # fmt: skip
 """Keys of `data:` that say where rows are, not what becomes of them: the source's own fingerprint
 stands for them."""
@@ -109,7 +110,7 @@ def split_key(table: Table, job: SplitJob) -> str:
         "format": FORMAT,
         "peftune": __version__,
         "source": table.fingerprint(),
-        "data": encoding.section.model_dump(mode="json", exclude=WHERE_NOT_WHAT),
+        "data": job.reading.section.model_dump(mode="json", exclude=WHERE_NOT_WHAT),
         "chat_template": encoding.chat.template if encoding.chat else None,
         "roles": job.reading.roles,
         "template": job.reading.default_template,

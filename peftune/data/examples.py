@@ -1,7 +1,7 @@
 """Rows become examples: the text of a prompt and of the completion to learn."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import isfinite
 from typing import Any
@@ -15,7 +15,7 @@ from peftune.data.columns import (
     unicode_problem,
 )
 from peftune.data.conversations import Conversation, read_conversation, read_tools
-from peftune.data.files import Row, Table, json_kind
+from peftune.data.detection import fitted
 from peftune.data.labels import label_problem, label_text
 from peftune.data.roles import (
     column_of,
@@ -27,6 +27,7 @@ from peftune.data.roles import (
 )
 from peftune.data.section import DataSection
 from peftune.data.span_examples import Answer, Question, question_of, span_checks
+from peftune.data.table import MisformedRow, Row, Table, json_kind
 from peftune.data.tag_examples import tag_checks, tagged_words
 from peftune.data.template import Spans, Template
 
@@ -69,6 +70,10 @@ class Reading:
     """The columns that the task's rows must have, the one to learn last."""
     default_template: str | None
     """The prompt of a recipe without its own."""
+
+    def of(self, table: Table) -> "Reading":
+        """As the rows of `table` are read: with what their format says by itself."""
+        return replace(self, section=fitted(self.section, table, self.roles))
 
     @cached_property
     def template(self) -> Template | None:
@@ -128,7 +133,8 @@ def read_rows(
     examples: list[Example] = []
     problems: list[Problem] = []
     for position, row in rows:
-        problem = first_problem(position, row, reading.checks)
+        problem = _form_problem(position, row, source_key)
+        problem = problem or first_problem(position, row, reading.checks)
         example = None if problem else _example(position, row, reading)
         if example is not None and reading.template is not None and not example.source.strip():
             text = f"{source_key}: the prompt has no content"
@@ -138,6 +144,13 @@ def read_rows(
         elif example is not None:
             examples.append(example)
     return examples, problems
+
+
+def _form_problem(position: int, row: Row, source_key: str) -> Problem | None:
+    """What the row's format has against it, which comes before all that its columns hold."""
+    if not isinstance(row, MisformedRow):
+        return None
+    return Problem(position, -1, f"{source_key}: {row.problem}")
 
 
 def _example(position: int, row: Row, reading: Reading) -> Example:

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from peftune.data.columns import Problem
-from peftune.data.files import Table
 from peftune.data.ledger import FAULTS, Ledger
 from peftune.data.rows import Fault
 from peftune.data.section import DataSection, Gate, Split
+from peftune.data.table import Table
 from peftune.errors import DataError
 
 WORST = 5

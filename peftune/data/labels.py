@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import Any
 
-from peftune.data.files import Row, Table, json_kind
 from peftune.data.section import DataSection, Split
+from peftune.data.table import Row, Table, json_kind
 from peftune.errors import DataError, did_you_mean
 from peftune.objectives import ObjectiveName
 

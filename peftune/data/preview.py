@@ -90,7 +90,9 @@ def _label(row: EncodedRow, objective: ObjectiveName, names: Sequence[str]) -> s
         case "label":
             return names[int(row.labels[0])]
         case "labels":
-            return ", ".join(n for n, there in zip(names, row.labels, strict=True) if there) or "none"
+            return (
+                ", ".join(n for n, there in zip(names, row.labels, strict=True) if there) or "none"
+            )
     return f"{row.labels[0]:g}"
 
 

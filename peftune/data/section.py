@@ -14,12 +14,66 @@ SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 DOC_STRIDE = 128
 
 
+FormatName = Literal[
+    "messages",
+    "prompt_completion",
+    "text",
+    "alpaca",
+    "sharegpt",
+    "squad",
+    "classification",
+    "token_classification",
+    "parallel",
+]
+Paths = str | Items[str] | None
+
+
+class MixtureEntry(Section):
+    """One source of a mixture."""
+
+    path: str | None = None
+    """Hub id, folder or `embedded:dialogues`. Exactly one of `path` and `train`."""
+
+    name: str | None = None
+    """Configuration of a Hub data set."""
+
+    revision: str | None = None
+    """Branch, tag or commit of a Hub data set."""
+
+    split: str | None = None
+    """Split of `path`, with a slice or without, e.g. `train[:10%]`; without it `train`."""
+
+    train: Paths = None
+    """File, glob or list of files with the rows."""
+
+    format: FormatName | None = None
+    """As `data.format`, for this source."""
+
+    columns: dict[str, str] = Field({})
+    """Role to column name, for this source."""
+
+    weight: float | None = Field(None, gt=0)
+    """Share of the training rows, in proportion to the other weights: as many rows are used as can
+    be without using a row twice. Without weights every row of every source is used."""
+
+    max_samples: int | None = Field(None, ge=1)
+    """Use only the first so many rows of this source."""
+
+    @model_validator(mode="after")
+    def one_source(self) -> Self:
+        if (self.path is None) == (self.train is None):
+            raise ValueError("give exactly one of path and train")
+        if self.path is None and (self.name or self.revision or self.split):
+            raise ValueError("name, revision and split belong to path, which is not set")
+        return self
+
+
 class DataSection(Section):
     """Where rows come from and how one row becomes a prompt and the completion to learn."""
 
     path: str | None = None
     """Hub id, a folder with train/validation/test files, or `embedded:dialogues`.
-    Exactly one of `path` and `train`."""
+    Exactly one of `path`, `train` and `mixture`."""
 
     name: str | None = None
     """Configuration of a Hub data set (`path` only)."""
@@ -27,17 +81,34 @@ class DataSection(Section):
     revision: str | None = None
     """Branch, tag or commit of a Hub data set (`path` only)."""
 
-    train: str | None = None
-    """File with the training rows: .jsonl, .csv or .parquet."""
+    splits: dict[Split, str] = Field({})
+    """Which split of `path` serves, with a slice or without, e.g.
+    `{train: "train[:90%]", validation: "train[90%:]", test: "dev[:500]"}`. A split that is not listed
+    has its own name there."""
 
-    validation: str | None = None
-    """File with the validation rows; replaces the validation split of `path`."""
+    train: Paths = None
+    """Training rows: a file (.jsonl, .json, .csv, .tsv, .parquet, .arrow, .txt), a glob such as
+    `shards/*.jsonl`, an address (`s3://`, `gs://`, `hf://`, `https://`), or a list of these."""
 
-    test: str | None = None
-    """File with the test rows; replaces the test split of `path`."""
+    validation: Paths = None
+    """Validation rows, as `train`; replaces the validation split of `path`."""
+
+    test: Paths = None
+    """Test rows, as `train`; replaces the test split of `path`."""
+
+    mixture: Items[MixtureEntry] = ()
+    """Several sources of training rows, in place of `path` and `train`. Test rows come from `test`,
+    validation rows from `validation` or `validation_fraction`."""
+
+    streaming: bool = False
+    """Read a Hub data set or remote files as a stream, for what does not fit on the disk; needs
+    `max_train_samples`, and the like for every other split that is streamed."""
 
     validation_fraction: float | None = Field(None, gt=0, lt=1)
     """Share of the training rows to set aside when there is no validation split."""
+
+    format: FormatName | None = None
+    """What the columns mean; without it the format is told by their names."""
 
     columns: dict[str, str] = Field({})
     """Role to column name, e.g. `{completion: summary}`. Roles: prompt, completion, references,
@@ -104,15 +175,33 @@ class DataSection(Section):
 
     @model_validator(mode="after")
     def one_source(self) -> Self:
-        if (self.path is None) == (self.train is None):
-            raise ValueError("give exactly one of path and train")
-        if self.path is None and (self.name or self.revision):
-            raise ValueError("name and revision belong to path, which is not set")
+        if sum((self.path is not None, self.train is not None, bool(self.mixture))) != 1:
+            raise ValueError("give exactly one of path, train and mixture")
+        if self.path is None and (self.name or self.revision or self.splits):
+            raise ValueError("name, revision and splits belong to path, which is not set")
+        weighted = [entry for entry in self.mixture if entry.weight is not None]
+        if weighted and len(weighted) < len(self.mixture):
+            raise ValueError("give every source of mixture a weight, or none")
+        if self.streaming and self.validation_fraction:
+            raise ValueError(
+                "validation_fraction needs all rows at once, which streaming does not have; give "
+                "validation rows, or slices in splits"
+            )
         if self.validation and self.validation_fraction:
             raise ValueError("give at most one of validation and validation_fraction")
         return self
+
+    def files(self, split: Split) -> tuple[str, ...]:
+        """The files that the recipe names for a split."""
+        named = (self.train, self.validation, self.test)
+        return names_of_paths(dict(zip(SPLITS, named, strict=True))[split])
 
     def sample_limit(self, split: Split) -> int | None:
         """How many rows of `split` to use; None for all."""
         limits = (self.max_train_samples, self.max_validation_samples, self.max_test_samples)
         return dict(zip(SPLITS, limits, strict=True))[split]
+
+
+def names_of_paths(paths: str | tuple[str, ...] | None) -> tuple[str, ...]:
+    """One name or several, as several."""
+    return (paths,) if isinstance(paths, str) else paths or ()

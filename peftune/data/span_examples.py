@@ -3,9 +3,9 @@
 from typing import Any, NamedTuple
 
 from peftune.data.columns import Check, text_problem, unicode_problem
-from peftune.data.files import Row, json_kind
 from peftune.data.roles import column_of
 from peftune.data.section import DataSection
+from peftune.data.table import Row, json_kind
 
 
 class Answer(NamedTuple):

@@ -3,9 +3,9 @@
 from typing import Any
 
 from peftune.data.columns import Check, unicode_problem
-from peftune.data.files import Row, json_kind
 from peftune.data.roles import column_of
 from peftune.data.section import DataSection
+from peftune.data.table import Row, json_kind
 
 
 def tag_checks(section: DataSection) -> tuple[Check, ...]:

@@ -7,14 +7,15 @@ from peftune.data.checked import check_splits
 from peftune.data.encoded import SplitJob, encode_split, kinds
 from peftune.data.encoders import ENCODERS, Encoding
 from peftune.data.examples import Example, Reading, read_rows, require_columns
-from peftune.data.files import Table
 from peftune.data.gates import check, faulty_rows, invalid_rows
 from peftune.data.ledger import Ledger, ledger_batch
 from peftune.data.report import SplitReport
 from peftune.data.rows import EncodedRow
 from peftune.data.section import SPLITS, DataSection, Split
 from peftune.data.sources import open_splits
+from peftune.data.table import Table
 from tests.data.conftest import fast, trained_bpe
+from tests.data.in_memory import in_memory
 
 
 @lru_cache(maxsize=1)
@@ -27,21 +28,25 @@ def load_splits(
 ) -> dict[Split, list[Example]]:
     """The examples that a decoder would be trained and measured on."""
     reading = Reading(section, roles, default_template)
-    tables = open_splits(section, roles, default_template)
+    tables = open_splits(section, roles, default_template, seed)
     job = Encoding(_tokenizer(), section, "causal")
     encoded = {
-        split: encode_split(table, SplitJob(reading, job, table.key), split, shows=False)
+        split: encode_split(table, SplitJob(reading.of(table), job, table.key), split, shows=False)
         for split, table in tables.items()
     }
     checked = check_splits(encoded, tables, job, seed, "truncate_prompt")
     kept = {split: set(report.ledger["row"].tolist()) for split, (_, report) in checked.items()}
     sources = {**tables, "validation": tables.get("validation", tables["train"])}
     return {
-        split: [one for one in read_rows(sources[split], reading, "")[0] if one.row in kept[split]]
+        split: [one for one in _read(sources[split], reading) if one.row in kept[split]]
         if split in kept
         else []
         for split in SPLITS
     }
+
+
+def _read(table: Table, reading: Reading) -> list[Example]:
+    return read_rows(table, reading.of(table), "")[0]
 
 
 def read_examples(
@@ -61,7 +66,9 @@ def encode_examples(
     """The rows of some examples, past the gates for examples of which nothing can be learnt."""
     outcomes = ENCODERS[job.objective](examples, job)
     ledger = Ledger.of([ledger_batch(examples, outcomes)])
-    table = Table("data.train", "t.jsonl", tuple((one.row, {}) for one in examples))
+    table = in_memory(
+        "data.train", "t.jsonl", [{}] * (1 + max((one.row for one in examples), default=0))
+    )
     policy = "truncate_prompt" if examples and examples[0].prompt else "split"
     check(faulty_rows(ledger, job.section, split, table, policy), job.section)
     rows = [row for outcome in outcomes for row in outcome.rows]

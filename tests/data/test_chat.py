@@ -13,7 +13,6 @@ from peftune.data.conversations import read_conversation
 from peftune.data.encoders import Encoding
 from peftune.data.encoders.causal import encode
 from peftune.data.examples import Example
-from peftune.data.files import Table
 from peftune.data.gates import check, faulty_rows
 from peftune.data.ledger import Ledger, ledger_batch
 from peftune.data.rendering import Rendered
@@ -22,6 +21,7 @@ from peftune.data.rows import Outcome
 from peftune.data.section import DataSection, TrainOn
 from peftune.errors import DataError
 from tests.data.chat_templates import QWEN, SHAPES, SPECIAL, Shape
+from tests.data.in_memory import in_memory
 
 ANSWERS = [f"The answer {i}.{' And more,' * (i % 3)} assistant\nuser: no." for i in range(10)]
 SYSTEM = {"role": "system", "content": "You are kind to the user."}
@@ -292,7 +292,7 @@ def gated(messages: list[Any], name: str, tokenizer: Any) -> SplitReport:
     examples = [talk(turns(["Yes"])), *(talk(one, row=1 + i) for i, one in enumerate(messages))]
     outcomes = encode(examples, Encoding(tokenizer, section, "causal", chat=chat))
     ledger = Ledger.of([ledger_batch(examples, outcomes)])
-    table = Table("data.train", "t.jsonl", tuple((one.row, {}) for one in examples))
+    table = in_memory("data.train", "t.jsonl", [{}] * len(examples))
     check(faulty_rows(ledger, section, "train", table, "truncate_prompt"), section)
     return SplitReport("train", ledger, (), 0, section.overlong, train_on="assistant")
 

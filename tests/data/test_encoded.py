@@ -31,7 +31,7 @@ def row(number: int) -> dict[str, str]:
 
 def encode(tokenizer: Any, **keys: Any) -> EncodedSplit:
     section = DataSection(train="t.jsonl", **keys)
-    [table] = open_splits(section, PROMPT, None).values()
+    [table] = open_splits(section, PROMPT, None, seed=0).values()
     job = SplitJob(
         Reading(section, PROMPT, None), Encoding(tokenizer, section, "causal"), table.key
     )
@@ -55,7 +55,7 @@ def test_rows_come_back_as_they_were_encoded(tokenizer: Any, write_rows: Any) ->
     write_rows("t.jsonl", *map(row, range(10)))
     split = encode(tokenizer)
     section = DataSection(train="t.jsonl")
-    table = open_splits(section, PROMPT, None)["train"]
+    table = open_splits(section, PROMPT, None, seed=0)["train"]
     from peftune.data.examples import read_rows
 
     examples, _ = read_rows(table, Reading(section, PROMPT, None), "data.train")

@@ -3,9 +3,9 @@ from typing import Any
 import pytest
 
 from peftune.data.examples import Example, Reading, require_columns
-from peftune.data.files import Table
 from peftune.data.section import DataSection
 from peftune.errors import DataError
+from tests.data.in_memory import in_memory
 from tests.data.loading import read_examples
 
 PROMPT = ("prompt", "completion")
@@ -18,7 +18,7 @@ def read(
     default: str | None = None,
     **keys: Any,
 ) -> list[Example]:
-    table = Table("data.train", "t.jsonl", tuple(enumerate(rows)))
+    table = in_memory("data.train", "t.jsonl", rows)
     return read_examples(table, DataSection(train="t.jsonl", **keys), roles, default)
 
 
@@ -203,7 +203,7 @@ def test_wrong_text_rows() -> None:
 
 
 def test_a_split_of_a_hub_data_set_is_named_by_its_place() -> None:
-    table = Table("data.path", "me/set (test)", ((0, {"a": "x"}),))
+    table = in_memory("data.path", "me/set (test)", [{"a": "x"}])
     with pytest.raises(DataError) as caught:
         require_columns(table, Reading(DataSection(path="me/set"), TEXT, None))
     assert str(caught.value) == (

@@ -4,7 +4,7 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from peftune.data.files import read_table
+from peftune.data.locations import read_named
 from peftune.errors import DataError
 
 
@@ -15,7 +15,7 @@ def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def read(name: str, content: bytes) -> list[tuple[int, dict[str, object]]]:
     Path(name).write_bytes(content)
-    return [(position, dict(row)) for position, row in read_table(Path(name), "data.train").rows]
+    return [(position, dict(row)) for position, row in read_named([name], "data.train")]
 
 
 def test_jsonl_rows_keep_their_line_numbers() -> None:
@@ -40,8 +40,8 @@ def test_long_csv_fields_are_read() -> None:
 def test_parquet_keeps_column_types() -> None:
     columns = {"a": ["x", None], "n": [1, 2], "refs": [["p", "q"], []]}
     parquet.write_table(pyarrow.table(columns), "r.parquet")
-    table = read_table(Path("r.parquet"), "data.train")
-    assert [dict(row) for _, row in table.rows] == [
+    table = read_named(["r.parquet"], "data.train")
+    assert [dict(row) for _, row in table] == [
         {"a": "x", "n": 1, "refs": ["p", "q"]},
         {"a": None, "n": 2, "refs": []},
     ]
@@ -90,7 +90,11 @@ def test_parquet_keeps_column_types() -> None:
             b'a\n"open\n',
             "data.train: r.csv:2: malformed CSV: unexpected end of data.",
         ),
-        ("r.txt", b"x", "data.train: 'r.txt' is not a .jsonl, .csv, .parquet file."),
+        (
+            "r.doc",
+            b"x",
+            "data.train: 'r.doc' is not a .jsonl, .json, .csv, .tsv, .parquet, .arrow or .txt file.",
+        ),
     ],
 )
 def test_unreadable_files_are_refused(name: str, content: bytes, message: str) -> None:
@@ -113,7 +117,7 @@ def test_a_missing_file_says_where_it_was_looked_for(tmp_path: Path) -> None:
         ("no/train.jsonl", f"The folder {folder / 'no'} does not exist."),
     ):
         with pytest.raises(DataError) as caught:
-            read_table(Path(name), "data.train")
+            read_named([name], "data.train")
         assert str(caught.value) == f"data.train: no such file: {name}. {hint}"
 
 
@@ -121,7 +125,7 @@ def test_a_missing_file_names_what_was_probably_meant(tmp_path: Path) -> None:
     Path("train.jsonl").touch()
     Path("notes.md").touch()
     with pytest.raises(DataError) as caught:
-        read_table(Path("trian.jsonl"), "data.train")
+        read_named(["trian.jsonl"], "data.train")
     assert str(caught.value) == (
         f"data.train: no such file: trian.jsonl. The folder {tmp_path.resolve()} holds: notes.md, "
         "train.jsonl. Did you mean train.jsonl?"

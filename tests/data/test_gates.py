@@ -11,7 +11,6 @@ from transformers import PreTrainedTokenizerFast
 from peftune.cli import report_errors, train_recipe
 from peftune.data.encoders import ENCODERS, Encoding
 from peftune.data.examples import Example
-from peftune.data.files import Table
 from peftune.data.gates import check, unknown_tokens
 from peftune.data.ledger import Ledger, ledger_batch
 from peftune.data.section import DataSection
@@ -19,6 +18,7 @@ from peftune.errors import DataError
 from peftune.preparation import report_data
 from peftune.recipe import Recipe
 from tests.conftest import sentence_pairs, write_jsonl, write_recipe
+from tests.data.in_memory import in_memory
 
 
 @pytest.fixture
@@ -92,7 +92,7 @@ def test_a_tokenizer_of_another_language() -> None:
     examples = [Example(i, "", text, (text,), text, ()) for i, text in enumerate(texts)]
     section = DataSection(train="t.jsonl")
     outcomes = ENCODERS["causal"](examples, Encoding(english, section, "causal"))
-    table = Table("data.train", "t.jsonl", ((0, {}), (1, {}), (2, {})))
+    table = in_memory("data.train", "t.jsonl", [{}] * 3)
     findings = unknown_tokens(Ledger.of([ledger_batch(examples, outcomes)]), "train", table)
     with pytest.raises(DataError) as caught:
         check(findings, section)

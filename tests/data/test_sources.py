@@ -1,4 +1,5 @@
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import datasets
@@ -52,7 +53,8 @@ def test_every_kind_of_file_gives_the_same_examples(write_rows: Any) -> None:
 
 
 def test_a_hub_id_that_is_no_local_folder(monkeypatch: pytest.MonkeyPatch) -> None:
-    splits = {"train": [row(1)], "test": [row(2)]}
+    splits = {"train": datasets.Dataset.from_list([row(1)])}
+    splits["test"] = datasets.Dataset.from_list([row(2)])
     monkeypatch.setattr(datasets, "load_dataset", lambda path, **keys: splits)
     loaded = load_splits(DataSection(path="me/set", revision="v1"), PROMPT, None, seed=0)
     assert {name: prompts(rows) for name, rows in loaded.items()} == {
@@ -143,8 +145,8 @@ def test_a_limit_leaves_the_validation_cut_alone(write_rows: Any) -> None:
 def test_a_data_set_without_training_rows(write_rows: Any, tmp_path: Path) -> None:
     write_rows("data/dev.jsonl", row(1))
     assert refusal(path="data") == (
-        "data.path: 'data' has no train split (train.jsonl, train.csv or train.parquet). "
-        "The folder data holds: dev.jsonl."
+        "data.path: 'data' has no split named train. The folder data holds: dev.jsonl. Say which "
+        "one serves, e.g. data.splits: {train: dev}."
     )
 
 
@@ -152,7 +154,7 @@ def test_two_files_for_one_split(write_rows: Any) -> None:
     write_rows("data/train.jsonl", row(1))
     Path("data/train.csv").write_text("prompt,completion\nq,a\n")
     assert refusal(path="data") == (
-        "data.path: 'data' holds train.jsonl and train.csv; keep one of them."
+        "data.path: 'data' holds train.csv and train.jsonl; keep one of them."
     )
 
 
@@ -235,6 +237,145 @@ def test_training_rows_in_the_test_split_are_refused(write_rows: Any) -> None:
     # Rows that a limit leaves out are not trained on.
     section = DataSection(train="train.jsonl", test="test.jsonl", max_train_samples=1)
     assert len(load_splits(section, PROMPT, None, seed=0)["test"]) == 3
+
+
+def numbered(splits: dict[Any, list[Any]]) -> dict[str, list[int]]:
+    return {
+        name: [int(example.prompt.split()[1]) for example in rows] for name, rows in splits.items()
+    }
+
+
+def test_slices_of_a_folder_serve_as_splits(write_rows: Any) -> None:
+    write_rows("data/train.jsonl", *map(row, range(10)))
+    write_rows("data/dev.jsonl", *map(row, range(10, 20)))
+    slices = {"train": "train[:80%]", "validation": "train[80%:]", "test": "dev[:3]"}
+    splits = load_splits(DataSection(path="data", splits=slices), PROMPT, None, seed=0)
+    assert numbered(splits) == {
+        "train": list(range(8)),
+        "validation": [8, 9],
+        "test": [10, 11, 12],
+    }
+
+
+def test_slices_of_the_hub_and_their_places(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = {"full": datasets.Dataset.from_list([row(n) for n in range(10)])}
+    monkeypatch.setattr(datasets, "load_dataset", lambda path, **keys: loaded)
+    slices = {"train": "full[:7]", "test": "full[-2:]"}
+    splits = load_splits(DataSection(path="me/set", splits=slices), PROMPT, None, seed=0)
+    assert numbered(splits) == {"train": list(range(7)), "validation": [], "test": [8, 9]}
+    assert refusal(path="me/set", splits={"train": "full[:7]", "test": "full[5:]"}) == (
+        "data.path: 2 of 5 test rows are also trained on (2 letter for letter); the first is row 6 "
+        "of me/set (full), the same as row 6 of me/set (full). Remove them from one of the two. To "
+        "go on with them, set data.accept: {overlap: 0.4}."
+    )
+
+
+def test_a_file_replaces_a_split_and_its_slice(write_rows: Any) -> None:
+    write_rows("data/train.jsonl", *map(row, range(4)))
+    write_rows("data/test.jsonl", {"no": "roles"})
+    write_rows("other-1.jsonl", row(7))
+    write_rows("other-2.jsonl", row(8))
+    section = DataSection(path="data", test=("other-2.jsonl", "other-1.jsonl"))
+    assert numbered(load_splits(section, PROMPT, None, seed=0))["test"] == [8, 7]
+
+
+@pytest.mark.parametrize(
+    ("splits", "message"),
+    [
+        (
+            {"train": "training"},
+            "data.splits: train: 'data' has no split named 'training'. The folder data holds: "
+            "train.jsonl. Did you mean train?",
+        ),
+        (
+            {"test": "train[:101%]"},
+            "data.splits: test: 'train[:101%]': 101% is no share of the rows; 0% to 100% are.",
+        ),
+        (
+            {"train": "train[:900]"},
+            "data.splits: train: 'train[:900]' reaches beyond the 2 rows of data/train.jsonl.",
+        ),
+    ],
+)
+def test_splits_that_are_not_there(splits: dict[Any, str], message: str, write_rows: Any) -> None:
+    write_rows("data/train.jsonl", row(1), row(2))
+    assert refusal(path="data", splits=splits) == message
+
+
+def test_an_address_is_no_folder() -> None:
+    assert refusal(path="s3://bucket/data") == (
+        "data.path: 's3://bucket/data' is an address; name the files there in data.train, "
+        "data.validation and data.test."
+    )
+
+
+def test_a_folder_without_files_of_rows(write_rows: Any) -> None:
+    write_rows("data/notes.md", "no rows")
+    assert refusal(path="data") == (
+        "data.path: 'data' has no split named train. The folder data holds: notes.md. A split is a "
+        "file such as train.jsonl (or .jsonl, .json, .csv, .tsv, .parquet, .arrow, .txt) or a folder "
+        "of such files."
+    )
+
+
+@pytest.fixture
+def stream(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """A Hub data set of 100 rows; the list says which rows were fetched."""
+    fetched: list[int] = []
+
+    def rows() -> Any:
+        for number in range(100):
+            fetched.append(number)
+            yield row(number)
+
+    def answer(path: str, name: Any, revision: Any, streaming: bool) -> dict[str, Any]:
+        assert streaming
+        return {"train": datasets.IterableDataset.from_generator(rows)}
+
+    monkeypatch.setattr(datasets, "load_dataset", answer)
+    commit = SimpleNamespace(sha="8f2a")
+    monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", lambda *of, **which: commit)
+    return fetched
+
+
+def test_a_stream_is_read_as_far_as_its_limit(stream: list[int]) -> None:
+    slices = {"train": "train[5:]", "validation": "train[:5]"}
+    limits = {"max_train_samples": 4, "max_validation_samples": 2}
+    section = DataSection(path="me/set", streaming=True, splits=slices, **limits)
+    splits = load_splits(section, PROMPT, None, seed=0)
+    assert numbered(splits) == {"train": [5, 6, 7, 8], "validation": [0, 1], "test": []}
+    assert max(stream) <= 10
+
+
+def test_streams_that_would_have_no_end(stream: list[int], write_rows: Any) -> None:
+    assert refusal(path="me/set", streaming=True) == (
+        "data.streaming: me/set (train) is read as a stream, whose end may be far away; set "
+        "data.max_train_samples, or remove data.streaming."
+    )
+    entries = ({"path": "me/set"},)
+    assert refusal(mixture=entries, streaming=True) == (
+        "data.streaming: set data.mixture.0.max_samples; a stream is not read to its end."
+    )
+    assert refusal(path="me/set", streaming=True, splits={"train": "train[:50%]"}) == (
+        "data.splits: train: 'train[:50%]': the rows of a stream are not counted, so a slice of it "
+        "needs whole numbers from its start, e.g. train[1000:]."
+    )
+    write_rows("t.jsonl", row(1))
+    write_rows("data/train.jsonl", row(1))
+    assert refusal(train="t.jsonl", streaming=True) == (
+        "data.streaming: every file is local and read row by row anyway; remove the key."
+    )
+    assert refusal(path="data", streaming=True) == (
+        "data.streaming: data.path: 'data' is a local folder, which is read row by row anyway; "
+        "remove the key."
+    )
+
+
+def test_a_references_column_that_only_a_late_row_has(write_rows: Any) -> None:
+    late = {**row(1001), "refs": ["a", "b"]}
+    write_rows("t.jsonl", *map(row, range(1001)), late)
+    section = DataSection(train="t.jsonl", columns={"references": "refs"})
+    assert load_splits(section, PROMPT, None, seed=0)["train"][-1].references == ("a", "b")
 
 
 def test_shared_data_loads(shared_folder: Path) -> None:

@@ -12,7 +12,7 @@ from transformers import BertTokenizerFast, PreTrainedTokenizerFast
 from peftune.data.encoders import Encoding
 from peftune.data.encoders.spans import NOWHERE, context_windows, encode
 from peftune.data.examples import Example
-from peftune.data.files import read_table
+from peftune.data.locations import read_named
 from peftune.data.rows import Outcome
 from peftune.data.section import DataSection
 from peftune.data.span_examples import Answer
@@ -170,7 +170,7 @@ def test_an_answer_that_the_tokenizer_drops_is_a_fault() -> None:
 
 
 def read(path: Path, **columns: str) -> list[Example]:
-    table = read_table(path, "data.train")
+    table = read_named([str(path)], "data.train")
     return read_examples(table, DataSection(train=str(path), columns=columns), ROLES, None)
 
 

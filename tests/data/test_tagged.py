@@ -12,11 +12,12 @@ from transformers import BertTokenizerFast, PreTrainedTokenizerFast
 from peftune.data.encoders import Encoding
 from peftune.data.encoders.tagged import encode, windows
 from peftune.data.examples import Example
-from peftune.data.files import Table, read_table
 from peftune.data.labels import LabelCounts, count_labels, label_names
+from peftune.data.locations import read_named
 from peftune.data.rows import IGNORED, Outcome
 from peftune.data.section import DataSection, Split
 from peftune.errors import DataError
+from tests.data.in_memory import in_memory
 from tests.data.loading import encode_examples, read_examples
 
 NAMES = ("O", "B-PER", "B-LOC")
@@ -133,7 +134,7 @@ def test_a_word_that_the_tokenizer_drops_is_a_fault_with_a_way_out() -> None:
 
 
 def read(path: Path, **keys: Any) -> list[Example]:
-    table = read_table(path, "data.train")
+    table = read_named([str(path)], "data.train")
     return read_examples(table, DataSection(train=str(path), **keys), ROLES, None)
 
 
@@ -191,7 +192,7 @@ def test_bad_rows_are_refused(
 
 
 def names(train: str, test: str = "O", **keys: Any) -> tuple[str, ...]:
-    table = Table("data.train", "t.jsonl", ())
+    table = in_memory("data.train", "t.jsonl", [])
     counts: dict[Split, LabelCounts] = {
         split: count_labels([(0, tags.split())], table)
         for split, tags in {"train": train, "test": test}.items()  # type: ignore[misc]
