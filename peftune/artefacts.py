@@ -9,6 +9,7 @@ from transformers import AutoTokenizer, GenerationConfig
 
 from peftune.adapters import saved_form
 from peftune.adapters.targets import expert_weights
+from peftune.data.report import data_report
 from peftune.errors import ModelError
 from peftune.export.adapter import save_adapter
 from peftune.export.card import base_license, model_card
@@ -117,9 +118,8 @@ def write_card(
     train_results: Mapping[str, float],
 ) -> None:
     """README.md of the adapter."""
-    counts: dict[str, int] = {split: report.rows for split, report in prepared.reports.items()}
-    shown = recipe.model_dump(mode="json")
+    shown, splits = recipe.model_dump(mode="json"), data_report(prepared.reports)
     card = model_card(
-        shown, prepared.objective, counts, results, train_results, base_license(recipe.model)
+        shown, prepared.objective, splits, results, train_results, base_license(recipe.model)
     )
     write_text(folder / "README.md", card)

@@ -84,6 +84,19 @@ def _plan(path: Path, overrides: list[str], world_size: int) -> None:
 
 
 @app.command()
+def prepare(recipe: RecipePath, overrides: Overrides = None, debug: Debug = False) -> None:
+    """Tokenise and check the data once, for all later runs, and print what became of it as JSON.
+    Example: peftune prepare recipes/summarize.yaml"""
+    _exit(debug, _prepare, recipe, overrides or [])
+
+
+def _prepare(path: Path, overrides: list[str]) -> None:
+    from peftune.preparation import report_data
+
+    print(json.dumps(report_data(load_recipe(path, overrides)), indent=2, ensure_ascii=False))
+
+
+@app.command()
 def preview(
     recipe: RecipePath,
     overrides: Overrides = None,

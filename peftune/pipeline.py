@@ -15,6 +15,7 @@ from peftune.adapters import attach, parameter_groups
 from peftune.artefacts import load_frozen, write_adapter, write_card, write_merged, write_tokenizer
 from peftune.compatibility import RUN_MARK
 from peftune.context import Run
+from peftune.data.report import data_report
 from peftune.engines import prepare
 from peftune.engines.engine import Engine, StepShape
 from peftune.engines.launch import Launch, check_device
@@ -34,12 +35,13 @@ from peftune.training.selection import Selection, is_due
 from peftune.training.validation import held_out_loss
 
 TRAIN_RESULTS = "train_results.json"
+DATA_REPORT = "data_report.json"
 
 
 def run(recipe: Recipe, launch: Launch) -> None:
     """Train, evaluate and write everything the recipe asks for."""
     check_device(launch, torch.cuda.device_count())
-    prepared = prepare_data(recipe)
+    prepared = prepare_data(recipe, shows=launch.rank == 0)
     plan = plan_for(recipe, len(prepared.rows["train"]), launch.world_size)
     folder = Path(recipe.output_dir)
     with joined_ranks(launch, recipe.train.report_to, str(folder)) as ranks:
@@ -102,6 +104,7 @@ def open_folder(context: Run) -> None:
             shutil.rmtree(context.folder)
         context.folder.mkdir(parents=True)
         write_text(context.folder / RUN_MARK, context.recipe.to_yaml())
+        write_json(context.folder / DATA_REPORT, data_report(context.prepared.reports))
         launched = {**vars(context.launch), "versions": versions()}
         write_json(context.folder / "environment.json", launched)
     context.ranks.wait()

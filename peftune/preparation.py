@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from peftune.data.chat import chat_template_text
+from peftune.data.chat_format import chat_template_text, probed_format
 from peftune.data.checked import check_splits
 from peftune.data.collate import Batching
 from peftune.data.encoded import SplitJob, counted_labels, encode_split
@@ -13,8 +13,8 @@ from peftune.data.examples import Example, Reading, read_rows
 from peftune.data.labels import label_names, label_objective
 from peftune.data.languages import forced_first_token, set_languages
 from peftune.data.preview import preview
-from peftune.data.report import SplitReport
-from peftune.data.roles import learns_tags, learns_whole_text
+from peftune.data.report import SplitReport, data_report
+from peftune.data.roles import learns_conversations, learns_tags, learns_whole_text
 from peftune.data.rows import EncodedRow
 from peftune.data.section import SPLITS, Split
 from peftune.data.sources import open_splits
@@ -136,18 +136,27 @@ def _prepare_tokenizer(recipe: Recipe, objective: Objective, tokenizer: Any) -> 
         raise DataError("data.chat_template: an encoder-decoder reads plain prompts; remove it.")
     if objective.name == "seq2seq" or recipe.data.source_language or recipe.data.target_language:
         set_languages(tokenizer, recipe.data)
-    if recipe.data.chat_template is not None:
+    if objective.name == "seq2seq" and recipe.data.train_on == "all":
+        raise DataError("data.train_on: all, but an encoder-decoder only reads prompts; remove it.")
+    template = chat_template_text(recipe.data, tokenizer, needed=_talks(recipe))
+    if template is not None:
         # Saved with the adapter, so that whoever loads it renders chats as they were learnt.
-        tokenizer.chat_template = chat_template_text(recipe.data, tokenizer)
+        tokenizer.chat_template = template
+
+
+def _talks(recipe: Recipe) -> bool:
+    return learns_conversations(TASKS[recipe.task].roles)
 
 
 def _encoding(recipe: Recipe, head: Head, tokenizer: Any, config: Any) -> Encoding:
     # The head of an encoder-decoder reads the score at the end token.
     closes = not head.objective.generates and config.is_encoder_decoder
+    chats = recipe.data.chat_template is not None or _talks(recipe)
     return Encoding(
         tokenizer=tokenizer,
         section=recipe.data,
         objective=head.objective.name,
+        chat=probed_format(tokenizer, tokenizer.chat_template) if chats else None,
         labels=head.labels,
         closing_id=tokenizer.eos_token_id if closes else None,
     )
@@ -189,6 +198,11 @@ def plan_for(recipe: Recipe, rows: int, world_size: int) -> Plan:
 def plan_recipe(recipe: Recipe, world_size: int) -> Plan:
     """`peftune plan`: the plan after the data policies have been applied."""
     return plan_for(recipe, len(prepare_data(recipe).rows["train"]), world_size)
+
+
+def report_data(recipe: Recipe) -> dict[str, Any]:
+    """`peftune prepare`: make the tokens of every split, check them, and say what became of the rows."""
+    return data_report(prepare_data(recipe, shows=True).reports)
 
 
 def preview_recipe(recipe: Recipe, count: int) -> list[Any]:

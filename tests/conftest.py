@@ -96,6 +96,35 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+CHAT_TEMPLATE = (
+    "{% for m in messages %}{{ m.role }}: {{ m.content }}{{ eos_token }}\n{% endfor %}"
+    "{% if add_generation_prompt %}assistant:{% endif %}"
+)
+
+
+def conversations(count: int, offset: int = 0) -> list[dict[str, Any]]:
+    """Two turns each, of unequal length, the second about the first."""
+    rows = []
+    for one, two in zip(
+        *(sentence_pairs(count, offset + shift) for shift in (0, 500)), strict=True
+    ):
+        turns = [(one["dialogue"], one["summary"]), (two["dialogue"], two["summary"])]
+        pairs = [(("user", asked), ("assistant", told)) for asked, told in turns]
+        messages = [{"role": role, "content": text} for pair in pairs for role, text in pair]
+        rows.append({"messages": messages})
+    return rows
+
+
+@pytest.fixture(scope="session")
+def chat_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """40 training, 8 validation and 7 test conversations, and a chat template."""
+    folder = tmp_path_factory.mktemp("chat")
+    for split, count, offset in (("train", 40, 0), ("validation", 8, 40), ("test", 7, 48)):
+        write_jsonl(folder / f"{split}.jsonl", conversations(count, offset))
+    (folder / "chat.jinja").write_text(CHAT_TEMPLATE, encoding="utf-8")
+    return folder
+
+
 SIZES = {
     "vocab_size": 384,
     "hidden_size": 64,

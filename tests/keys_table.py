@@ -22,6 +22,7 @@ BEGIN_TASKS, END_TASKS = "<!-- tasks: begin -->\n", "<!-- tasks: end -->"
 MEASURES = {
     "rouge": "ROUGE-1, -2 and -L",
     "translation": "sacreBLEU, chrF++",
+    "short_answers": "exact match of short answers",
     "answers": "exact match and F1 as SQuAD; the last number of worked answers",
 }
 LEARNT_MEASURES = {

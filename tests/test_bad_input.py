@@ -180,7 +180,7 @@ MISTAKES = [
     Mistake(
         "unknown task",
         "{recipe}:1: task: 'sumarize' is not a task. Did you mean summarize? The tasks are: "
-        "classify, tag, extract, qa, summarize, translate, instruct, text.",
+        "classify, tag, extract, qa, summarize, translate, instruct, chat, text.",
         replaced=("task: summarize", "task: sumarize"),
     ),
     Mistake(

@@ -148,7 +148,7 @@ def test_every_problem_has_one_line_that_tells_where(path: Path) -> None:
         ("train.r=1", "train.r: unknown key. It belongs to adapter.r."),
         ("model.zzzzzzzzzz=1", "model.zzzzzzzzzz: unknown key."),
         ("task=instrukt", "task: 'instrukt' is not a task. Did you mean instruct? The tasks are: "
-         "classify, tag, extract, qa, summarize, translate, instruct, text."),
+         "classify, tag, extract, qa, summarize, translate, instruct, chat, text."),
         ("model.dtype=bf16", "model.dtype: 'bf16' is not one of 'float32', 'bfloat16' or 'float16'."
          " Did you mean bfloat16?"),
         ("quantization={}", "quantization: needs the key method."),

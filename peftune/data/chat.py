@@ -1,118 +1,181 @@
-"""Examples as one user turn and one assistant turn in a model's own chat format."""
+"""Conversations in a model's own chat format, with the borders of the answers in it."""
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
+import json
+import re
+from dataclasses import dataclass
+from functools import lru_cache
 
-from jinja2.exceptions import TemplateError
-
+from peftune.data.chat_format import REFUSALS, ChatFormat
+from peftune.data.conversations import Conversation, Message, exchange
 from peftune.data.examples import Example
 from peftune.data.rendering import Rendered
-from peftune.data.section import DataSection
+from peftune.data.rows import Fault
+from peftune.data.section import TrainOn
 from peftune.data.template import Spans
-from peftune.errors import DataError
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
-
-PROBE = "peftune-probe"
-Turns = list[dict[str, str]]
+Span = tuple[int, int]
 
 
-def chat_template_text(section: DataSection, tokenizer: "PreTrainedTokenizerFast") -> str | None:
-    """The Jinja text that `data.chat_template` stands for; None when the recipe has none.
+class LeftOut(ValueError):
+    """The template does not write everything that a conversation holds."""
 
-    A model trained with it should be saved with it. Raises DataError.
+
+@dataclass(frozen=True)
+class Refused:
+    """Why nothing can be learnt from an example."""
+
+    row: int
+    fault: Fault
+    reason: str = ""
+
+
+def render_chat(example: Example, chat: ChatFormat, train_on: TrainOn) -> Rendered | Refused:
+    """The conversation as one text with the stretches to learn, or why it cannot be learnt from.
+
+    With P the messages before an answer plus the generation prompt, Q the messages up to the
+    answer and T the whole conversation, Q and T must both start with P and go on alike: with the
+    answer and its end of turn, which is what is learnt. `train_on: last` asks this of the last
+    answer only. A template that writes earlier turns differently can mark its answers with
+    `{% generation %}` instead. What the template itself puts before every answer (an empty
+    `<think></think>`) is not learnt, and neither is white space behind the end of a turn: nothing
+    else could follow there. A message that holds a token which the template uses to end a turn
+    would forge a border, so such a row is a fault.
     """
-    if section.chat_template is None:
+    conversation = example.conversation or exchange(example.prompt, example.completion)
+    problem = _problem(conversation, chat)
+    if problem is not None:
+        return Refused(example.row, *problem)
+    try:
+        located = _located(conversation, chat, train_on)
+        if located is not None:
+            _require_everything(conversation, located.text)
+    except REFUSALS as error:
+        return Refused(example.row, "template", " ".join(str(error).split()).rstrip("."))
+    if located is None:
+        return Refused(example.row, "history")
+    if not _ended(located, chat):
+        return Refused(example.row, "no_end")
+    return Rendered(
+        row=example.row,
+        text=located.text[: located.learnt[-1][1]],
+        prompt=located.prompt,
+        learnt=located.learnt,
+        fields=_fields_in_chat(example, located.prompt, chat.before_user),
+        marked=located.marked,
+    )
+
+
+def _problem(conversation: Conversation, chat: ChatFormat) -> tuple[Fault, str] | None:
+    written = json.dumps([conversation.messages, conversation.tools], ensure_ascii=False)
+    forged = _any_of(chat.control_tokens).search(written)
+    return ("control_token", f"it is {forged[0]}") if forged else None
+
+
+@dataclass(frozen=True)
+class Located:
+    """A conversation as text, the stretches to learn in it, and what the last answer follows."""
+
+    text: str
+    learnt: Spans
+    prompt: str
+    marked: bool = False
+
+
+def _located(conversation: Conversation, chat: ChatFormat, train_on: TrainOn) -> Located | None:
+    messages, tools = conversation.messages, conversation.tools
+    answers = conversation.answers
+    picked = answers[-1:] if train_on in ("last", "all") else answers
+    prompts = chat.render([messages[:i] for i in picked], tools, True)
+    wholes = chat.render([messages[: i + 1] for i in picked], tools, False)
+    text = wholes[-1]
+    found = [
+        _stretch(text, prompt, whole, messages[i], chat)
+        for prompt, whole, i in zip(prompts, wholes, picked, strict=True)
+    ]
+    learnt = tuple(stretch for stretch in found if stretch)
+    if train_on == "all":
+        prompt = text[: learnt[0][0]] if learnt else prompts[-1]
+        return Located(text, ((0, len(text.rstrip())),), prompt)
+    if len(learnt) == len(picked):
+        return Located(text, learnt, text[: learnt[-1][0]])
+    if not chat.has_generation_blocks:
         return None
-    if section.chat_template != "tokenizer":
-        return _template_file(section.chat_template)
-    if not isinstance(tokenizer.chat_template, str):
-        raise DataError(
-            "data.chat_template: tokenizer, but a chat template is missing in the model's "
-            "tokenizer. Give the path of a Jinja file, or remove the key to train on plain prompts."
-        )
-    return tokenizer.chat_template
+    text, marked = _marked(conversation, chat)
+    learnt = marked[-len(picked) :]
+    return Located(text, learnt, text[: learnt[-1][0]], marked=True) if learnt else None
 
 
-def _template_file(name: str) -> str:
-    path = Path(name).expanduser()
-    if not path.is_file():
-        raise DataError(
-            f"data.chat_template: no such file: {path.absolute()}. Give the path of a Jinja file, "
-            "or tokenizer for the model's own template."
-        )
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise DataError(f"data.chat_template: {path} is not UTF-8 text.") from error
+def _stretch(text: str, prompt: str, whole: str, message: Message, chat: ChatFormat) -> Span | None:
+    """Where the answer of `whole`, which ends with it, stands in the text of all messages."""
+    if not whole.startswith(prompt) or not text.startswith(prompt):
+        return None
+    answer = whole[len(prompt) :].removeprefix(chat.lead_in).removesuffix(chat.tail).rstrip()
+    if not _holds(answer, message):
+        raise LeftOut("an answer, or a call of a tool, is not in the text as a whole")
+    start = len(prompt)
+    if text.startswith(chat.lead_in + answer, start):
+        start += len(chat.lead_in)
+    return (start, start + len(answer)) if text.startswith(answer, start) else None
 
 
-def render_chats(
-    examples: Sequence[Example], tokenizer: "PreTrainedTokenizerFast", template: str
-) -> list[Rendered]:
-    """Render each example twice, without and with its answer, and mark where the answer begins.
+def _marked(conversation: Conversation, chat: ChatFormat) -> tuple[str, Spans]:
+    """The whole text and its generation blocks, each to the end of its turn.
 
-    With P the user turn plus generation prompt and T the whole conversation, T must start with P;
-    what T adds is learnt: the answer and its end-of-turn token. White space that the template puts
-    behind the end of the turn is left out: nothing follows it, so it could only be learnt as text
-    to produce after the end. What the template itself puts between P and every answer (an empty
-    `<think></think>`) is kept and not learnt. Raises DataError.
+    None of them if they are not the answers.
     """
-    prompts = [_render(_turns(example.prompt), tokenizer, template) for example in examples]
-    texts = [
-        _render(_turns(example.prompt, example.completion), tokenizer, template)
-        for example in examples
+    text, blocks = chat.generation_blocks(conversation)
+    answers = [conversation.messages[i] for i in conversation.answers]
+    if len(blocks) != len(answers):
+        return text, ()
+    learnt = []
+    for (start, end), message in zip(blocks, answers, strict=True):
+        if not _holds(text[start:end], message):
+            return text, ()
+        closed = chat.closing and text.startswith(chat.closing, end)
+        learnt.append((start, end + len(chat.closing) if closed else len(text[:end].rstrip())))
+    return text, tuple(learnt)
+
+
+def _holds(text: str, message: Message) -> bool:
+    """Whether the template wrote the whole message; white space may differ."""
+    parts = [message.get("reasoning_content", ""), message.get("content", "")]
+    parts += [call["function"]["name"] for call in message.get("tool_calls", ())]
+    squeezed = _squeezed(text)
+    return all(_squeezed(part) in squeezed for part in parts)
+
+
+def _require_everything(conversation: Conversation, text: str) -> None:
+    """Raise LeftOut for a system or user message, or a tool, that is not in the text.
+
+    Answers are looked at one by one; what a tool gave back may be written as JSON.
+    """
+    squeezed = _squeezed(text)
+    parts = [
+        (f"the {message['role']} message", message["content"])
+        for message in conversation.messages
+        if message["role"] in ("system", "user")
     ]
-    before_user, lead_in = _surroundings(tokenizer, template)
-    return [
-        Rendered(
-            row=example.row,
-            text=text.rstrip(),
-            prompt=prompt,
-            learnt_from=_learnt_from(example, prompt, text.rstrip(), lead_in),
-            fields=_fields_in_chat(example, prompt, before_user),
-        )
-        for example, prompt, text in zip(examples, prompts, texts, strict=True)
-    ]
+    tools = [tool["function"]["name"] for tool in conversation.tools]
+    parts += [(f"the tool {name}", name) for name in tools]
+    for what, part in parts:
+        if _squeezed(part) not in squeezed:
+            raise LeftOut(f"{what} is not in the text")
 
 
-def _turns(prompt: str, completion: str | None = None) -> Turns:
-    user = {"role": "user", "content": prompt}
-    if completion is None:
-        return [user]
-    return [user, {"role": "assistant", "content": completion}]
+def _squeezed(text: str) -> str:
+    return "".join(text.split())
 
 
-def _render(turns: Turns, tokenizer: "PreTrainedTokenizerFast", template: str) -> str:
-    try:
-        rendered = tokenizer.apply_chat_template(
-            turns, chat_template=template, tokenize=False, add_generation_prompt=len(turns) == 1
-        )
-    except TemplateError as error:
-        reason = " ".join(str(error).split()).rstrip(".")
-        raise DataError(f"data.chat_template: the template cannot be used: {reason}.") from error
-    assert isinstance(rendered, str)
-    return rendered
+def _ended(located: Located, chat: ChatFormat) -> bool:
+    """Whether every answer but the last has an end token; the last can be given one."""
+    ends = tuple(chat.control_tokens)
+    return all(located.text.endswith(ends, start, end) for start, end in located.learnt[:-1])
 
 
-def _surroundings(tokenizer: "PreTrainedTokenizerFast", template: str) -> tuple[int, str]:
-    """How many characters stand before the user's text, and what between P and any answer."""
-    prompt = _render(_turns(PROBE), tokenizer, template)
-    answer = _render(_turns(PROBE, PROBE), tokenizer, template).removeprefix(prompt)
-    return len(prompt.partition(PROBE)[0]), answer.partition(PROBE)[0]
-
-
-def _learnt_from(example: Example, prompt: str, text: str, lead_in: str) -> int:
-    answer = text.removeprefix(prompt)
-    if not text.startswith(prompt) or example.completion.strip() not in answer:
-        raise DataError(
-            "data.chat_template: the template writes a finished conversation differently from the "
-            f"prompt that asks for it (row {example.row + 1}), so the answer cannot be told from "
-            "the prompt. Give the path of a Jinja file that does not."
-        )
-    return len(prompt) + (len(lead_in) if answer.startswith(lead_in) else 0)
+@lru_cache
+def _any_of(tokens: frozenset[str]) -> re.Pattern[str]:
+    longest_first = sorted(tokens, key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
 
 
 def _fields_in_chat(example: Example, prompt: str, before_user: int) -> Spans:

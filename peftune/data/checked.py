@@ -64,14 +64,19 @@ def check_splits(
     for split, part in parts.items():
         _require_rows(part, section, split)
     _check_between(parts, tables, section)
-    learnt = "labels" if job.labels else "borders" if job.objective == "span" else "tokens"
-    return {
-        split: (
-            part.rows,
-            SplitReport(split, part.ledger, part.findings, part.invalid, section.overlong, learnt),
-        )
-        for split, part in parts.items()
-    }
+    return {split: (part.rows, _report(split, part, job)) for split, part in parts.items()}
+
+
+def _report(split: Split, part: _Part, job: Encoding) -> SplitReport:
+    return SplitReport(
+        split=split,
+        ledger=part.ledger,
+        findings=part.findings,
+        invalid=part.invalid,
+        overlong=job.section.overlong,
+        learnt="labels" if job.labels else "borders" if job.objective == "span" else "tokens",
+        train_on=job.section.train_on or ("assistant" if job.chat else ""),
+    )
 
 
 def _past_row_gates(

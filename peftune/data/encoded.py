@@ -15,7 +15,6 @@ from filelock import FileLock
 from rich.progress import Progress
 
 from peftune import __version__
-from peftune.data.chat import chat_template_text
 from peftune.data.columns import Problem
 from peftune.data.encoders import ENCODERS, Encoding
 from peftune.data.examples import Reading, read_rows
@@ -26,7 +25,7 @@ from peftune.data.table import Chunk, Row, Table
 from peftune.records import read_json, write_json
 
 CACHE_VARIABLE = "PEFTUNE_CACHE"
-FORMAT = 1
+FORMAT = 2
 """Goes up with every change that gives other tokens for the same recipe."""
 SHARD_ROWS = 4096
 ROWS_AT_ONCE = 256
@@ -112,7 +111,7 @@ def split_key(table: Table, job: SplitJob) -> str:
         "peftune": __version__,
         "source": table.fingerprint(),
         "data": encoding.section.model_dump(mode="json", exclude=WHERE_NOT_WHAT),
-        "chat_template": chat_template_text(encoding.section, tokenizer),
+        "chat_template": encoding.chat.template if encoding.chat else None,
         "roles": job.reading.roles,
         "template": job.reading.default_template,
         "objective": encoding.objective,

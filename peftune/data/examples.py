@@ -14,10 +14,12 @@ from peftune.data.columns import (
     text_problem,
     unicode_problem,
 )
+from peftune.data.conversations import Conversation, read_conversation, read_tools
 from peftune.data.detection import fitted
 from peftune.data.labels import label_problem, label_text
 from peftune.data.roles import (
     column_of,
+    learns_conversations,
     learns_labels,
     learns_spans,
     learns_tags,
@@ -55,6 +57,8 @@ class Example:
     """What is tagged (task `tag`)."""
     answer: Answer | None = None
     """Where the context answers the question (task `extract`); None when it does not."""
+    conversation: Conversation | None = None
+    """The messages (task `chat`); `prompt` is then all but the last one, to look at."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,9 @@ class Reading:
             return tag_checks(section)
         if learns_spans(roles):
             return span_checks(section)
+        if learns_conversations(roles):
+            tools = Check("data.columns: tools", self.tools, _tools_problem, False)
+            return Check("data.columns: messages", target, _messages_problem), tools
         problem = label_problem if learns_labels(roles) else text_problem
         checks = [Check(f"data.columns: {roles[-1]}", target, problem)]
         for name in self.template.names if self.template else ():
@@ -99,6 +106,10 @@ class Reading:
     @property
     def target(self) -> str:
         return column_of(self.section, self.roles[-1])
+
+    @property
+    def tools(self) -> str:
+        return column_of(self.section, "tools")
 
     @property
     def pair(self) -> str | None:
@@ -148,6 +159,8 @@ def _example(position: int, row: Row, reading: Reading) -> Example:
         return _tag_example(position, *tagged_words(row, section))
     if learns_spans(reading.roles):
         return _span_example(position, question_of(row, section))
+    if learns_conversations(reading.roles):
+        return _chat_example(position, read_conversation(row[target], row.get(reading.tools)))
     if template is None:
         return _text_example(position, row[target])
     if learns_labels(reading.roles):
@@ -176,6 +189,11 @@ def _span_example(position: int, asked: Question) -> Example:
 
 def _text_example(position: int, text: str) -> Example:
     return Example(position, "", text, (text,), text, ())
+
+
+def _chat_example(position: int, found: Conversation) -> Example:
+    question, answer = found.question, found.answer
+    return Example(position, question, answer, (answer,), question, (), conversation=found)
 
 
 def _prompt_example(
@@ -224,6 +242,22 @@ def _prompt_problem(row: Row, column: str) -> str | None:
         return unicode_problem(value)
     # What other tools write for a missing number would stand in the prompt as the word "nan".
     return None if isinstance(value, int) or isfinite(value) else f"is {value}, not text,"
+
+
+def _messages_problem(row: Row, column: str) -> str | None:
+    try:
+        read_conversation(row.get(column))
+    except ValueError as error:
+        return f"holds no conversation, as {error},"
+    return None
+
+
+def _tools_problem(row: Row, column: str) -> str | None:
+    try:
+        read_tools(row.get(column))
+    except ValueError as error:
+        return f"holds no tools, as {error},"
+    return None
 
 
 def _references_problem(row: Row, column: str) -> str | None:

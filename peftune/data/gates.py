@@ -59,6 +59,32 @@ class Finding:
                 "worst": list(self.worst), "left_out": self.left_out}  # fmt: skip
 
 
+IN_CHAT_FORMAT: dict[Fault, tuple[str, str, str]] = {
+    "control_token": (
+        "data.columns: messages",
+        "a message holds a token with which the chat template ends or begins turns in",
+        "Take such tokens out of the messages; the template writes them",
+    ),
+    "template": (
+        "data.chat_template",
+        "the template refuses a conversation, or leaves a part of it out, in",
+        "Change these rows, or give the path of a Jinja file that can write them",
+    ),
+    "history": (
+        "data.chat_template",
+        "the template writes earlier turns differently from how the model answered them in",
+        "Set data.train_on: last to learn the last answer only, or give the path of a Jinja file "
+        "that keeps earlier turns or marks answers with {% generation %}",
+    ),
+    "no_end": (
+        "data.chat_template",
+        "the template writes no token at the end of an answer in",
+        "Set data.train_on: last, or give the path of a Jinja file that ends every turn with a token",
+    ),
+}
+"""Of each fault in chat format: the key, what is wrong, and the way out."""
+
+
 def check(findings: Sequence[Finding], section: DataSection) -> None:
     """Raise DataError for the first finding of which more rows are concerned than is accepted."""
     for finding in findings:
@@ -123,6 +149,10 @@ def _fault_message(
 ) -> str:
     which = f"{len(worst):,} of {examples:,} {split} rows"
     place, tokens = table.at(int(worst["row"][0])), int(worst["tokens"][0])
+    if fault in IN_CHAT_FORMAT:
+        key, wrong, way_out = IN_CHAT_FORMAT[fault]
+        because = f", where {worst['reason'][0]}" if worst["reason"][0] else ""
+        return f"{key}: {wrong} {which}; the first is {place}{because}. {way_out}"
     if fault in SENTENCES:
         return SENTENCES[fault].format(which=which, place=place, section=section)
     if section.overlong == "truncate_prompt":

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -26,6 +26,8 @@ LEDGER = pa.schema(
         "unknown": pa.int32(),  # tokens for characters that the tokenizer does not know
         "changed": pa.bool_(),  # whether `data.overlong` had to do something
         "fault": pa.int8(),  # index in FAULTS
+        "reason": pa.string(),  # what exactly is wrong, where a fault has more than one cause
+        "marked": pa.bool_(),  # whether generation blocks told where its answers are
         "end_id": pa.int32(),  # the token that closes it
         "source": pa.uint64(),  # hash of what the row is about
         "normalized": pa.uint64(),  # the same, blind to case, white space and punctuation
@@ -40,7 +42,7 @@ def ledger_batch(examples: Sequence[Example], outcomes: Sequence[Outcome]) -> pa
     return pa.RecordBatch.from_pylist(lines, schema=LEDGER)
 
 
-def _line(example: Example, outcome: Outcome) -> dict[str, int]:
+def _line(example: Example, outcome: Outcome) -> dict[str, Any]:
     return {
         "row": example.row,
         "rows": len(outcome.rows),
@@ -51,6 +53,8 @@ def _line(example: Example, outcome: Outcome) -> dict[str, int]:
         "unknown": outcome.unknown,
         "changed": outcome.changed,
         "fault": NO_FAULT if outcome.fault is None else FAULTS.index(outcome.fault),
+        "reason": outcome.reason or None,
+        "marked": outcome.marked,
         "end_id": NO_TOKEN if outcome.end_id is None else outcome.end_id,
         "source": text_hash(example.source),
         "normalized": text_hash(normalized(example.source)),

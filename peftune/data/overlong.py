@@ -13,8 +13,8 @@ class TokenizedRow:
     row: int
     ids: tuple[int, ...]
     spans: Spans
-    learnt_from: int
-    """Index of the first learnt token; at least 1, as nothing before token 0 could predict it."""
+    labels: tuple[int, ...]
+    """The ids that are learnt, -100 for the others and for the first: nothing could predict it."""
     prompt_ids: tuple[int, ...]
     prompt_spans: Spans
     fields: Spans
@@ -83,7 +83,7 @@ def _without(
         row=row.row,
         ids=tuple(row.ids[index] for index in kept),
         spans=tuple(row.spans[index] for index in kept),
-        learnt_from=row.learnt_from - len(dropped),
+        labels=tuple(row.labels[index] for index in kept),
         prompt_ids=tuple(row.prompt_ids[index] for index in prompt_kept),
         prompt_spans=tuple(row.prompt_spans[index] for index in prompt_kept),
         fields=row.fields,

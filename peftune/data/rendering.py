@@ -14,10 +14,13 @@ class Rendered:
     text: str
     prompt: str
     """What generation starts from."""
-    learnt_from: int
-    """Where the learnt part begins: never inside the prompt, 0 for plain text."""
+    learnt: Spans
+    """The stretches to learn, in their order: the completion, the answers of a conversation, or the
+    whole text."""
     fields: Spans
     """Column values inside the prompt, which may be shortened."""
+    marked: bool = False
+    """Whether the chat template's `{% generation %}` blocks told where the answers are."""
 
 
 def join(prompt: str, completion: str) -> tuple[str, str]:
@@ -33,8 +36,13 @@ def join(prompt: str, completion: str) -> tuple[str, str]:
     return prompt, completion if apart else f" {completion}"
 
 
-def render_plain(example: Example) -> Rendered:
-    """Prompt and completion joined, or the text itself for a row without a prompt."""
+def render_plain(example: Example, whole: bool = False) -> Rendered:
+    """Prompt and completion joined, or the text itself for a row without a prompt.
+
+    `whole` learns the prompt as well.
+    """
     prompt, completion = join(example.prompt, example.completion)
     fields = tuple((start, min(end, len(prompt))) for start, end in example.fields)
-    return Rendered(example.row, prompt + completion, prompt, len(prompt), fields)
+    text = prompt + completion
+    start = 0 if whole else len(prompt)
+    return Rendered(example.row, text, prompt, ((start, len(text)),), fields)

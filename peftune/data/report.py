@@ -1,5 +1,6 @@
 """What became of the splits, for people and for data_report.json."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +27,8 @@ class SplitReport:
     """The policy for over-long rows."""
     learnt: str = "tokens"
     """What is learnt."""
+    train_on: str = ""
+    """Which part of a row is learnt, where that can be chosen."""
 
     @property
     def rows(self) -> int:
@@ -52,6 +55,7 @@ class SplitReport:
             ("dropped", self.dropped),
             ("with a shortened prompt", self.changed if self.overlong == "truncate_prompt" else 0),
             ("windows of longer rows", 0 if self.overlong == "truncate_prompt" else self.changed),
+            ("with answers told by generation blocks", self.ledger.total("marked")),
         )
         changes = "".join(f", {count:,} {what}" for what, count in policies if count)
         return (
@@ -62,7 +66,8 @@ class SplitReport:
     def _learnt(self) -> str:
         learnt, tokens = self.ledger.total("learnt"), self.ledger.total("kept")
         if self.learnt == "tokens":
-            return f"{learnt:,} of {tokens:,} tokens are learnt"
+            part = f" ({self.train_on})" if self.train_on else ""
+            return f"{learnt:,} of {tokens:,} tokens are learnt{part}"
         return f"{learnt:,} {self.learnt} to learn from {tokens:,} tokens"
 
     def to_dict(self) -> dict[str, Any]:
@@ -79,3 +84,8 @@ class SplitReport:
             "length": {f"p{p}": int(np.percentile(lengths, p)) for p in PERCENTILES},
             "accepted": [finding.to_dict() for finding in self.findings],
         }
+
+
+def data_report(reports: Mapping[Split, SplitReport]) -> dict[str, Any]:
+    """The content of data_report.json: what became of each split."""
+    return {split: report.to_dict() for split, report in reports.items()}

@@ -8,11 +8,13 @@ TEXT_ROLES = ("text",)
 LABEL_ROLES = ("text", "label")
 TAG_ROLES = ("words", "tags")
 SPAN_ROLES = ("context", "question", "answers")
+CONVERSATION_ROLES = ("messages",)
 OPTIONAL_ROLES = {
     TEXT_ROLES: (),
     LABEL_ROLES: ("text_pair",),
     TAG_ROLES: (),
     SPAN_ROLES: ("answer", "answer_start"),
+    CONVERSATION_ROLES: ("tools",),
 }
 SHORTEST_ADVANCE = 16
 """Tokens that each window of a context must add to the one before."""
@@ -38,6 +40,16 @@ def learns_spans(roles: tuple[str, ...]) -> bool:
     return roles == SPAN_ROLES
 
 
+def learns_conversations(roles: tuple[str, ...]) -> bool:
+    """Whether rows are lists of messages."""
+    return roles == CONVERSATION_ROLES
+
+
+def has_prompt(roles: tuple[str, ...]) -> bool:
+    """Whether a prompt is made of the columns; the other rows are taken as they stand."""
+    return roles not in (TEXT_ROLES, TAG_ROLES, SPAN_ROLES, CONVERSATION_ROLES)
+
+
 def known_roles(roles: tuple[str, ...]) -> tuple[str, ...]:
     """The roles that `data.columns` may name, the optional ones included."""
     return (*roles, *OPTIONAL_ROLES.get(roles, ("references",)))
@@ -55,7 +67,7 @@ def prompt_template(
 
     Returns None for rows that no prompt is made of. Raises DataError.
     """
-    if learns_whole_text(roles) or learns_tags(roles) or learns_spans(roles):
+    if not has_prompt(roles):
         return None
     return parse_template(section.prompt_template or default or "{prompt}")
 
@@ -70,12 +82,41 @@ def check_roles(section: DataSection, roles: tuple[str, ...]) -> None:
             )
     _check_label_keys(section, roles)
     _check_windows(section, roles)
+    _check_train_on(section, roles)
     if learns_whole_text(roles):
         _check_text_keys(section)
     elif learns_tags(roles) or learns_spans(roles):
         _check_columns_only(section, roles)
+    elif learns_conversations(roles):
+        _check_chat_keys(section)
     else:
         _check_prompt_keys(section, roles)
+
+
+def _check_train_on(section: DataSection, roles: tuple[str, ...]) -> None:
+    possible: tuple[str, ...] = ("completion", "all")
+    if learns_conversations(roles):
+        possible = ("assistant", "last", "all")
+    elif not has_prompt(roles) or learns_labels(roles):
+        possible = ()
+    if section.train_on is not None and section.train_on not in possible:
+        way_out = f"use {' or '.join(possible)}" if possible else "remove it"
+        raise DataError(
+            f"data.train_on: {section.train_on} is not a part of this task's rows; {way_out}."
+        )
+
+
+def _check_chat_keys(section: DataSection) -> None:
+    if section.prompt_template is not None:
+        raise DataError(
+            "data.prompt_template: this task learns conversations, which the chat template writes; "
+            "remove it."
+        )
+    if section.overlong == "split":
+        raise DataError(
+            "data.overlong: split would cut conversations apart; it is for task text. Use "
+            "truncate_prompt, which drops the oldest turns, drop or error."
+        )
 
 
 def _check_label_keys(section: DataSection, roles: tuple[str, ...]) -> None:

@@ -7,6 +7,10 @@ IGNORED = -100
 """The label of a token that is not learnt; torch.nn.functional.cross_entropy skips it too."""
 
 Fault = Literal[
+    "control_token",
+    "template",
+    "history",
+    "no_end",
     "no_target",
     "unknown_label",
     "untokenized_word",
@@ -15,9 +19,11 @@ Fault = Literal[
     "cut_answer",
     "overlong",
 ]
-"""Why nothing can be learnt from an example: its target has no tokens, or its label is none of those
-that are learnt; a tagged word has no tokens; a question leaves no room for its context, or its answer
-stands elsewhere or is longer than what two windows share; or it does not fit."""
+"""Why nothing can be learnt from an example. In chat format: a message holds a token of the template;
+the template refuses the conversation or leaves a part out; it writes earlier answers differently; an
+answer has no end-of-turn token. Tags and answers: a word has no tokens; a question leaves no room for
+its context, or its answer stands elsewhere or is longer than what two windows share. Everywhere: the
+target has no tokens, the label is none of those that are learnt, or the example does not fit."""
 
 
 @dataclass(frozen=True)
@@ -51,9 +57,13 @@ class Outcome:
     kept: int = 0
     """Tokens of its rows, on both sides."""
     fault: Fault | None = None
+    reason: str = ""
+    """What exactly is wrong, where a fault has more than one cause."""
     changed: bool = False
     """Whether `data.overlong` dropped it, shortened it or cut it into windows."""
     end_id: int | None = None
     """The token that closes it: the end of sequence, or the chat template's end of turn."""
+    marked: bool = False
+    """Whether the chat template's `{% generation %}` blocks told where the answers are."""
     unknown: int = 0
     """Tokens that stand for characters the tokenizer does not know."""

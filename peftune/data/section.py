@@ -8,6 +8,7 @@ from peftune.data.rows import Fault
 from peftune.section import Items, Section
 
 Split = Literal["train", "validation", "test"]
+TrainOn = Literal["assistant", "last", "completion", "all"]
 Gate = Literal["invalid", Fault, "unknown_tokens", "duplicates", "overlap"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 DOC_STRIDE = 128
@@ -111,7 +112,7 @@ class DataSection(Section):
 
     columns: dict[str, str] = Field({})
     """Role to column name, e.g. `{completion: summary}`. Roles: prompt, completion, references,
-    text, text_pair, label, words, tags, context, question, answers. A role that is
+    text, text_pair, label, words, tags, context, question, answers, messages, tools. A role that is
     not listed is looked for under its own name."""
 
     labels: Items[str] = ()
@@ -130,7 +131,12 @@ class DataSection(Section):
 
     chat_template: str | None = None
     """Wrap prompt and completion as a user and an assistant turn: `tokenizer` takes the
-    tokenizer's own template, anything else is the path of a Jinja file."""
+    tokenizer's own template, anything else is the path of a Jinja file. Task `chat` takes the
+    tokenizer's own without the key."""
+
+    train_on: TrainOn | None = None
+    """What is learnt of a row. Conversations: `assistant` every answer (the default), `last` the last
+    one, `all` every token. Prompts: `completion` (the default), or `all` for the prompt as well."""
 
     source_language: str | None = None
     """Code of the prompt's language, for models that have codes (NLLB: `deu_Latn`, mBART:
@@ -144,9 +150,10 @@ class DataSection(Section):
     two."""
 
     overlong: Literal["error", "drop", "truncate_prompt", "split"] = "error"
-    """What happens to a longer row. `truncate_prompt` shortens the prompt's columns and never the
-    completion; `split` cuts the rows of tasks `text` and `tag` into windows. Counts are always
-    reported. Task `extract` always reads a long context in windows."""
+    """What happens to a longer row. `truncate_prompt` shortens the prompt's columns, or drops the
+    oldest turns of a conversation, and never touches the completion; `split` cuts the rows of tasks
+    `text` and `tag` into windows. Counts are always reported. Task `extract` always reads a long
+    context in windows."""
 
     doc_stride: int = Field(DOC_STRIDE, ge=1)
     """Tokens that two windows of a context share (task `extract`)."""

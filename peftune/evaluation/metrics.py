@@ -17,6 +17,8 @@ ROUGE_TYPES = ["rouge1", "rouge2", "rougeL"]
 PUNCTUATION = frozenset(punctuation)
 ARTICLES = re.compile(r"\b(a|an|the)\b")
 WORKED = re.compile(r"####\s*-?[\d.,]+\s*$")
+SHORT_ANSWER = 5
+"""Words of an answer that can be right or wrong as a whole."""
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 
 
@@ -106,9 +108,7 @@ def answers(predictions: Sequence[str], references: References, seed: int) -> Re
     """
     paired = list(zip(predictions, references, strict=True))
     scores: Scores = {
-        "exact_match": [
-            float(any(plain(text) == plain(other) for other in texts)) for text, texts in paired
-        ],
+        "exact_match": exact_matches(predictions, references),
         "f1": [max(word_f1(text, other) for other in texts) for text, texts in paired],
     }
     if all(WORKED.search(texts[0]) for texts in references):
@@ -116,6 +116,31 @@ def answers(predictions: Sequence[str], references: References, seed: int) -> Re
             float(last_number(text) == last_number(texts[0])) for text, texts in paired
         ]
     return with_means(scores, seed)
+
+
+def short_answers(predictions: Sequence[str], references: References, seed: int) -> Results:
+    """Exact match after SQuAD's normalisation where every reference is short; nothing without such.
+
+    The number of these examples stands beside the value.
+    """
+    short = [
+        index
+        for index, texts in enumerate(references)
+        if all(len(text.split()) <= SHORT_ANSWER for text in texts)
+    ]
+    if not short:
+        return {}
+    picked = [predictions[index] for index in short], [references[index] for index in short]
+    [result] = with_means({"exact_match": exact_matches(*picked)}, seed).values()
+    return {"exact_match_short": {**result, "examples": len(short)}}
+
+
+def exact_matches(predictions: Sequence[str], references: References) -> list[float]:
+    """1 for each prediction that is one of its references but for case, punctuation and articles."""
+    return [
+        float(any(plain(text) == plain(other) for other in texts))
+        for text, texts in zip(predictions, references, strict=True)
+    ]
 
 
 def plain(text: str) -> str:
@@ -143,6 +168,7 @@ METRICS: dict[str, Callable[[Sequence[str], References, int], Results]] = {
     "rouge": score_rouge,
     "translation": translation,
     "answers": answers,
+    "short_answers": short_answers,
 }
 
 

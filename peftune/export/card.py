@@ -28,15 +28,15 @@ LEARNT = {
 def model_card(
     recipe: Mapping[str, Any],
     objective: Objective,
-    rows: Mapping[str, int],
+    splits: Mapping[str, Mapping[str, Any]],
     results: Mapping[str, Any],
     train_results: Mapping[str, float],
     license_fields: Mapping[str, Any],
 ) -> str:
     """The card's text.
 
-    `rows` counts the rows of each split; `results` and `train_results` are the contents of
-    eval_results.json and train_results.json, `license_fields` come from `base_license`; what is not
+    `splits`, `results` and `train_results` are the contents of data_report.json, eval_results.json and
+    train_results.json, `license_fields` come from `base_license`; what is not
     known is empty. Local paths are cut to their last part: a card tells no one's folder names.
     """
     shown = without_paths(recipe)
@@ -47,7 +47,7 @@ def model_card(
         f"---\n{head.to_yaml()}\n---",
         _opening(shown, base),
         _usage(shown, objective, results, base),
-        _data(shown, objective, rows),
+        _data(shown, objective, splits),
         _training(shown, train_results),
         _evaluation(shown, objective, results),
         _limits(results, license_fields),
@@ -186,17 +186,32 @@ def _base_lines(
     return f'\nbase = {load}("{place}"{revision}{head})\n'
 
 
-def _data(shown: Mapping[str, Any], objective: Objective, rows: Mapping[str, int]) -> str:
+def _data(
+    shown: Mapping[str, Any], objective: Objective, splits: Mapping[str, Mapping[str, Any]]
+) -> str:
     data = shown["data"]
     named = [data[key] for key in ("path", "train", "validation", "test") if data[key]]
     sources = ", ".join(f"`{name}`" for name in named)
     learnt = "all tokens" if shown["task"] == "text" else "the completion and its end token"
     if not objective.generates:
         learnt = LEARNT.get(objective.task_type, "the label")
-    table = _table(("split", "rows"), [(split, f"{count:,}") for split, count in rows.items()])
+    counts = ("rows", "dropped", "changed", "tokens")
+    table = _table(
+        ("split", *counts),
+        [(name, *(f"{split[count]:,}" for count in counts)) for name, split in splits.items()],
+    )
+    accepted = [
+        f"- {one['rows']:,} of {one['of']:,} {name} rows: {one['gate']}, "
+        f"{'left out' if one['left_out'] else 'kept'}"
+        for name, split in splits.items()
+        for one in split["accepted"]
+    ]
+    found = (
+        "\n\nKnown faults that the recipe accepts:\n\n" + "\n".join(accepted) if accepted else ""
+    )
     return (
         f"## Data\n\n{sources}\n\n{table}\n\nLearnt: {learnt}. Rows over {data['max_length']:,} "
-        f"tokens: `{data['overlong']}`."
+        f"tokens: `{data['overlong']}`.{found}"
     )
 
 

@@ -1,6 +1,6 @@
 """Extension point: one file for each thing a model can be adapted to do."""
 
-from peftune.tasks import classify, extract, instruct, qa, summarize, tag, text, translate
+from peftune.tasks import chat, classify, extract, instruct, qa, summarize, tag, text, translate
 from peftune.tasks.task import Task
 
 TASKS: dict[str, Task] = {
@@ -11,6 +11,7 @@ TASKS: dict[str, Task] = {
     "summarize": summarize.TASK,
     "translate": translate.TASK,
     "instruct": instruct.TASK,
+    "chat": chat.TASK,
     "text": text.TASK,
 }
 

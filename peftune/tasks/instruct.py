@@ -7,5 +7,5 @@ TASK = Task(
     roles=("prompt", "completion"),
     prompt_template=None,
     objectives={"encoder-decoder": "seq2seq", "decoder": "causal"},
-    metrics=("rouge",),
+    metrics=("rouge", "short_answers"),
 )

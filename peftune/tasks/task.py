@@ -12,8 +12,8 @@ class Task:
 
     name: str
     roles: tuple[str, ...]
-    """What a row must have: ("prompt", "completion"), ("text",) or ("text", "label"). The last one
-    is learnt."""
+    """What a row must have: ("prompt", "completion"), ("text",), ("text", "label") or
+    ("messages",). The last one is learnt."""
     prompt_template: str | None
     """Prompt for recipes without their own; its placeholders are roles. None: the bare prompt."""
     objectives: Mapping[ModelClass, ObjectiveName]

@@ -9,6 +9,8 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
+from tests.data.chat_templates import SPECIAL as SHAPE_TOKENS
+
 SPECIAL = ["<pad>", "<eos>", "<bos>", "<|im_start|>", "<|im_end|>"]
 CHATML = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n"
@@ -20,14 +22,14 @@ CORPUS = [
 ]
 
 
-def trained_bpe() -> Tokenizer:
+def trained_bpe(special: list[str] = SPECIAL) -> Tokenizer:
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=400,
         min_frequency=1,
-        special_tokens=SPECIAL,
+        special_tokens=special,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
@@ -81,6 +83,12 @@ def chat_tokenizer() -> PreTrainedTokenizerFast:
     chat = adding("<bos> $A")
     chat.chat_template = CHATML
     return chat
+
+
+@pytest.fixture(scope="session")
+def shapes_tokenizer() -> PreTrainedTokenizerFast:
+    """With the special tokens of all stand-in chat templates."""
+    return fast(trained_bpe(SHAPE_TOKENS), bos_token="<s>", eos_token="</s>")
 
 
 WriteRows = Callable[..., Path]

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from peftune.data.chat_format import chat_template_text, probed_format
 from peftune.data.encoders import Encoding
 from peftune.data.examples import Example
 from peftune.data.report import SplitReport
@@ -31,7 +32,9 @@ def text(content: str, row: int = 0) -> Example:
 def encode(
     examples: list[Example], tokenizer: Any, keys: DataSection, split: Split
 ) -> tuple[list[EncodedRow], SplitReport]:
-    return encode_examples(examples, Encoding(tokenizer, keys, "causal"), split)
+    template = chat_template_text(keys, tokenizer)
+    chat = probed_format(tokenizer, template) if template else None
+    return encode_examples(examples, Encoding(tokenizer, keys, "causal", chat=chat), split)
 
 
 def encode_one(example: Example, tokenizer: Any, **keys: Any) -> EncodedRow:
@@ -98,6 +101,13 @@ def test_an_end_token_is_not_added_twice(tokenizer: Any, bos_eos_tokenizer: Any)
     assert tokens_of(row.prompt_ids, bos_eos_tokenizer) == ["<bos>", "Tom", ":"]
     row = encode_one(ask("Tom:", "milk<eos>"), tokenizer)
     assert shown(row, tokenizer) == ["Tom", ":", "[_milk]", "[<eos>]"]
+
+
+def test_the_prompt_is_learnt_too_where_asked(tokenizer: Any, bos_tokenizer: Any) -> None:
+    for tried, first in ((tokenizer, ["Tom"]), (bos_tokenizer, ["<bos>", "[Tom]"])):
+        row = encode_one(ask("Tom:", "milk"), tried, train_on="all")
+        assert shown(row, tried) == [*first, "[:]", "[_milk]", "[<eos>]"]
+        assert tokens_of(row.prompt_ids, tried)[-2:] == ["Tom", ":"]
 
 
 def test_plain_text_is_learnt_whole(tokenizer: Any, bos_tokenizer: Any) -> None:

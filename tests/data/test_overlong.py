@@ -11,7 +11,7 @@ ROW = TokenizedRow(
     row=0,
     ids=tuple(range(9)),
     spans=tuple(WORDS),
-    learnt_from=8,
+    labels=(-100,) * 8 + (8,),
     prompt_ids=tuple(range(8)),
     prompt_spans=tuple(WORDS[:8]),
     fields=((4, 12), (15, 17)),
@@ -23,7 +23,7 @@ def test_the_longest_value_loses_its_last_tokens() -> None:
     assert short is not None
     assert short.ids == (0, 1, 4, 5, 6, 7, 8)
     assert short.prompt_ids == (0, 1, 4, 5, 6, 7)
-    assert short.learnt_from == 6
+    assert short.labels == (-100,) * 6 + (8,)
 
 
 def test_the_next_value_follows_when_the_longest_is_used_up() -> None:
@@ -39,10 +39,12 @@ def test_one_token_of_the_values_is_kept_and_the_rest_is_never_touched() -> None
 def test_a_character_of_several_tokens_goes_as_a_whole() -> None:
     # One field of "a" and a three-byte character, then the completion.
     spans = ((0, 1), (1, 2), (1, 2), (1, 2), (2, 3))
-    row = TokenizedRow(0, (10, 11, 12, 13, 14), spans, 4, (10, 11, 12, 13), spans[:4], ((0, 2),))
+    row = TokenizedRow(
+        0, (10, 11, 12, 13, 14), spans, (-100,) * 4 + (14,), (10, 11, 12, 13), spans[:4], ((0, 2),)
+    )
     short = shortened(row, 4)
     assert short is not None
-    assert (short.ids, short.prompt_ids, short.learnt_from) == ((10, 14), (10,), 1)
+    assert (short.ids, short.prompt_ids, short.labels) == ((10, 14), (10,), (-100, 14))
     # Nothing would be left of a value that is only that character.
     assert shortened(replace(row, fields=((1, 2),)), 4) is None
 

@@ -26,4 +26,5 @@ def test_blanks_at_the_seam_belong_to_the_completion(
 
 def test_a_field_ends_with_the_prompt() -> None:
     example = Example(4, "ask  ", "answer", ("answer",), "ask  ", ((0, 5),))
-    assert render_plain(example) == Rendered(4, "ask answer", "ask", 3, ((0, 3),))
+    assert render_plain(example) == Rendered(4, "ask answer", "ask", ((3, 10),), ((0, 3),))
+    assert render_plain(example, whole=True).learnt == ((0, 10),)

@@ -8,6 +8,7 @@ from peftune.errors import DataError
 
 PROMPT = ("prompt", "completion")
 TEXT = ("text",)
+CHAT = ("messages",)
 
 
 def section(**keys: Any) -> DataSection:
@@ -51,6 +52,34 @@ def section(**keys: Any) -> DataSection:
             "data.chat_template: this task learns plain text without a prompt; remove it.",
         ),
         (
+            CHAT,
+            {"prompt_template": "{messages}"},
+            "data.prompt_template: this task learns conversations, which the chat template writes; "
+            "remove it.",
+        ),
+        (
+            CHAT,
+            {"overlong": "split"},
+            "data.overlong: split would cut conversations apart; it is for task text. Use "
+            "truncate_prompt, which drops the oldest turns, drop or error.",
+        ),
+        (
+            CHAT,
+            {"train_on": "completion"},
+            "data.train_on: completion is not a part of this task's rows; use assistant or last or "
+            "all.",
+        ),
+        (
+            PROMPT,
+            {"train_on": "last"},
+            "data.train_on: last is not a part of this task's rows; use completion or all.",
+        ),
+        (
+            TEXT,
+            {"train_on": "all"},
+            "data.train_on: all is not a part of this task's rows; remove it.",
+        ),
+        (
             PROMPT,
             {"prompt_template": "{dialogue} {summary}", "columns": {"completion": "summary"}},
             "data.prompt_template: {summary} holds the answer, which must not stand in the prompt.",
@@ -71,6 +100,8 @@ def test_keys_that_do_not_fit_are_refused(
         (PROMPT, {"overlong": "truncate_prompt", "columns": {"references": "all"}}),
         (PROMPT, {"prompt_template": "{dialogue}", "chat_template": "tokenizer"}),
         (TEXT, {"overlong": "split", "columns": {"text": "body"}}),
+        (CHAT, {"overlong": "truncate_prompt", "train_on": "last"}),
+        (CHAT, {"columns": {"messages": "turns", "tools": "functions"}}),
     ],
 )
 def test_keys_that_fit_pass(roles: tuple[str, ...], keys: dict[str, Any]) -> None:

@@ -30,7 +30,7 @@ def tagged(words: str, tags: str, row: int = 0) -> Example:
 
 
 def job(tokenizer: Any, **keys: Any) -> Encoding:
-    return Encoding(tokenizer, DataSection(train="t.jsonl", **keys), "tags", NAMES)
+    return Encoding(tokenizer, DataSection(train="t.jsonl", **keys), "tags", labels=NAMES)
 
 
 def encoded(example: Example, tokenizer: Any, **keys: Any) -> Outcome:

@@ -92,3 +92,13 @@ def test_a_score_is_the_mean_over_examples_inside_its_interval() -> None:
 
 def test_a_task_without_metrics_has_no_scores() -> None:
     assert score([], [CAT], [(CAT,)], seed=0) == {}
+
+
+def test_short_answers_are_right_or_wrong_as_a_whole() -> None:
+    """Only where every reference is short; longer ones cannot be expected word for word."""
+    predictions = ["The Rhine.", "Elbe", CAT]
+    references = [("rhine", "Rhein"), ("Oder",), (f"{CAT} again",)]
+    found = score(["short_answers"], predictions, references, seed=0)
+    assert found["exact_match_short"]["value"] == 0.5
+    assert found["exact_match_short"]["examples"] == 2
+    assert score(["short_answers"], [CAT], [(CAT,)], seed=0) == {}

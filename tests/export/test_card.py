@@ -40,7 +40,13 @@ def recipe(recipe_tree):
 
 def card_of(recipe, rows, results, train_results=None, license_fields=None):
     objective = OBJECTIVES["causal"]
-    return model_card(recipe, objective, rows, results, train_results or {}, license_fields or {})
+    splits = {
+        split: {"rows": count, "dropped": 3, "changed": 0, "tokens": 9 * count, "accepted": []}
+        for split, count in rows.items()
+    }
+    duplicates = {"gate": "duplicates", "rows": 7, "of": 1203, "left_out": False}
+    splits["train"]["accepted"].append(duplicates)
+    return model_card(recipe, objective, splits, results, train_results or {}, license_fields or {})
 
 
 def head_of(card):
@@ -162,7 +168,8 @@ def test_both_models_with_intervals_and_sample_sizes(recipe):
 
 def test_rows_of_each_split_and_what_was_learnt(recipe):
     part = section_of(card_of(recipe(), ROWS, RESULTS), "Data")
-    assert "| train | 1,200 |" in part and "| test | 70 |" in part
+    assert "| train | 1,200 | 3 | 0 | 10,800 |" in part and "| test | 70 | 3 | 0 | 630 |" in part
+    assert "- 7 of 1,203 train rows: duplicates, kept" in part
     assert "the completion and its end token" in part
     text = recipe(task="text", data={"path": "some/talks"})
     assert "Learnt: all tokens" in section_of(card_of(text, ROWS, {}), "Data")

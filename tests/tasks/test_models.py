@@ -40,8 +40,22 @@ REFUSED = [
 ]
 
 
-def text_data(task: str, data_folder: Path) -> dict[str, Any]:
-    data = {"path": str(data_folder), "max_length": 128}
+@pytest.fixture
+def folders(
+    data_folder: Path, chat_folder: Path, tagged_folder: Path, asked_folder: Path
+) -> dict[str, Path]:
+    """The data of each task whose rows are not prompts."""
+    own = {"chat": chat_folder, "tag": tagged_folder, "extract": asked_folder}
+    return {**own, "": data_folder}
+
+
+def text_data(task: str, folders: dict[str, Path]) -> dict[str, Any]:
+    folder = folders.get(task, folders[""])
+    data = {"path": str(folder), "max_length": 160}
+    if task in ("tag", "extract"):
+        return data
+    if task == "chat":
+        return {**data, "chat_template": str(folder / "chat.jinja")}
     if task == "text":
         return {**data, "columns": {"text": "dialogue"}}
     prompt = {"prompt_template": "{dialogue}\nSummary:"}
@@ -101,9 +115,9 @@ def both_ends(outputs: Any) -> torch.Tensor:
 
 @pytest.mark.parametrize(("task", "model"), TEXTS)
 def test_text_is_learnt(
-    task: str, model: str, models: dict[str, Path], data_folder: Path, tmp_path: Path
+    task: str, model: str, models: dict[str, Path], folders: dict[str, Path], tmp_path: Path
 ) -> None:
-    run = trained(tmp_path, task, models[model], text_data(task, data_folder))
+    run = trained(tmp_path, task, models[model], text_data(task, folders))
     found = scores(run)
     assert found["adapted"]["loss"] < found["base"]["loss"] - 0.1
     adapted, merged = reloaded_logits(run, models[model])
@@ -173,19 +187,15 @@ def test_a_class_that_cannot_is_refused(
     task: str,
     model: str,
     models: dict[str, Path],
-    data_folder: Path,
-    tagged_folder: Path,
-    asked_folder: Path,
+    folders: dict[str, Path],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    folders = {"tag": tagged_folder, "extract": asked_folder}
-    columns_only = {"path": str(folders.get(task)), "max_length": 160}
     tree = {
         "task": task,
         "output_dir": str(tmp_path / "run"),
         "model": {"model_name_or_path": str(models[model])},
-        "data": columns_only if task in folders else text_data(task, data_folder),
+        "data": text_data(task, folders),
         "adapter": {"method": "lora"},
         "train": {"global_batch_size": 8, "max_steps": 1, "learning_rate": 1.0e-3},
     }

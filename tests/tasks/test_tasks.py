@@ -20,7 +20,7 @@ def test_a_task_fits_the_data_stage(name: str) -> None:
 
 @pytest.mark.parametrize("task", TASKS.values(), ids=lambda task: task.name)
 def test_text_that_completes_a_prompt_is_scored(task: Task) -> None:
-    assert bool(task.metrics) == ("completion" in task.roles)
+    assert bool(task.metrics) == bool({"completion", "messages"} & set(task.roles))
     assert set(task.metrics) <= METRICS.keys()
     generates = {OBJECTIVES[name].generates for name in task.objectives.values()}
     assert generates == {task.roles[-1] in ("text", "completion")}

@@ -1,15 +1,17 @@
-"""Examples become one text each, of which a decoder learns the completion."""
+"""Examples become one text each, of which a decoder learns the completion or the answers."""
 
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from peftune.data.chat import chat_template_text, render_chats
+from peftune.data.chat import Refused, render_chat
+from peftune.data.conversations import turns, without_oldest
 from peftune.data.encoders.job import Encoding
 from peftune.data.examples import Example
 from peftune.data.overlong import TokenizedRow, shortened, windows
 from peftune.data.rendering import Rendered, render_plain
 from peftune.data.rows import IGNORED, EncodedRow, Fault, Outcome
-from peftune.data.section import DataSection
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -21,36 +23,38 @@ def encode(examples: Sequence[Example], job: Encoding) -> list[Outcome]:
     Prompt and completion are tokenised once, as one text: a token is learnt when its characters
     reach beyond the prompt's end, so the seam cannot differ from what the tokenizer makes of plain
     text. The end-of-sequence token follows and is learnt, unless the row ends in it already; in
-    chat format the template's own end of turn takes its place. A start token that the tokenizer
-    adds is kept and not learnt. Plain text is learnt whole. Raises DataError for a template that
-    cannot be used.
+    chat format the template's own end of turn takes its place, at the end of every answer. A start
+    token that the tokenizer adds is kept and not learnt. Plain text is learnt whole.
     """
-    if not examples:
-        return []
-    unknown = job.tokenizer.unk_token_id
+    rendered = [_rendered(example, job) for example in examples]
+    rows = _tokenized([one for one in rendered if isinstance(one, Rendered)], job)
     return [
-        _outcome(row, job.section, unknown)
-        for row in _tokenize(examples, job.tokenizer, job.section)
+        Outcome(one.row, (), 0, 0, fault=one.fault, reason=one.reason)
+        if isinstance(one, Refused)
+        else replace(_outcome(next(rows), example, job), marked=one.marked)
+        for example, one in zip(examples, rendered, strict=True)
     ]
 
 
-def _tokenize(
-    examples: Sequence[Example], tokenizer: "PreTrainedTokenizerFast", section: DataSection
-) -> Iterator[TokenizedRow]:
-    template = chat_template_text(section, tokenizer)
-    if template is None:
-        rendered = [render_plain(example) for example in examples]
-        end_tokens = {tokenizer.eos_token_id}
-    else:
-        rendered = render_chats(examples, tokenizer, template)
-        added = tokenizer.added_tokens_decoder
-        end_tokens = {token_id for token_id, token in added.items() if token.special}
+def _rendered(example: Example, job: Encoding) -> Rendered | Refused:
+    if job.chat is None:
+        return render_plain(example, whole=job.section.train_on == "all")
+    return render_chat(example, job.chat, job.section.train_on or "assistant")
+
+
+def _tokenized(rendered: Sequence[Rendered], job: Encoding) -> Iterator[TokenizedRow]:
+    if not rendered:
+        return
+    tokenizer = job.tokenizer
+    end_tokens = {tokenizer.eos_token_id}
+    if job.chat is not None:
+        end_tokens |= {tokenizer.convert_tokens_to_ids(token) for token in job.chat.control_tokens}
     # A chat template writes the start token itself.
-    plain = template is None
+    plain = job.chat is None
     texts = _call(tokenizer, [row.text for row in rendered], plain)
     prompts = _call(tokenizer, [row.prompt for row in rendered], plain)
-    for index, row in enumerate(rendered):
-        yield _tokenized_row(row, texts[index], prompts[index], end_tokens, tokenizer.eos_token_id)
+    for row, text, prompt in zip(rendered, texts, prompts, strict=True):
+        yield _tokenized_row(row, text, prompt, end_tokens, tokenizer.eos_token_id)
 
 
 def _call(tokenizer: "PreTrainedTokenizerFast", texts: list[str], special: bool) -> Any:
@@ -62,22 +66,39 @@ def _tokenized_row(
     row: Rendered, text: Any, prompt: Any, end_tokens: set[int], eos_token_id: int
 ) -> TokenizedRow:
     ids, spans = list(text.ids), list(text.offsets)
-    start = _added_in_front(text)
-    reaching = (i for i in range(start, len(ids)) if spans[i][1] > row.learnt_from)
-    first = next(reaching, len(ids))
+    labels = _labels(ids, spans, _added_in_front(text), row)
     if not ids or ids[-1] not in end_tokens:
         ids.append(eos_token_id)
         spans.append((len(row.text), len(row.text)))
+        labels.append(eos_token_id)
     prompt_length = len(prompt.ids) - _added_behind(prompt) if row.prompt else 0
     return TokenizedRow(
         row=row.row,
         ids=tuple(ids),
         spans=tuple(spans),
-        learnt_from=max(first, 1),
+        labels=(IGNORED, *labels[1:]),
         prompt_ids=tuple(prompt.ids[:prompt_length]),
         prompt_spans=tuple(prompt.offsets[:prompt_length]),
         fields=row.fields,
     )
+
+
+def _labels(
+    ids: list[int], spans: Sequence[tuple[int, int]], start: int, row: Rendered
+) -> list[int]:
+    """The ids from the first to the last that reaches into each stretch to learn.
+
+    What the tokenizer adds behind the text belongs to a stretch that ends there.
+    """
+    labels = [IGNORED] * len(ids)
+    index = start
+    for begin, end in row.learnt:
+        while index < len(ids) and spans[index][1] <= begin:
+            index += 1
+        while index < len(ids) and (spans[index][0] < end or end == len(row.text)):
+            labels[index] = ids[index]
+            index += 1
+    return labels
 
 
 def _added_in_front(encoding: Any) -> int:
@@ -90,41 +111,65 @@ def _added_behind(encoding: Any) -> int:
     return next((i for i, added in enumerate(reversed(mask)) if not added), 0)
 
 
-def _outcome(row: TokenizedRow, section: DataSection, unknown_id: int | None) -> Outcome:
-    parts, changed = _fitted(row, section)
+def _outcome(row: TokenizedRow, example: Example, job: Encoding) -> Outcome:
+    parts, changed = _fitted(row, example, job)
+    unknown, targets = job.tokenizer.unk_token_id, len(row.labels) - row.labels.count(IGNORED)
     fault: Fault | None = None
     # The end token alone is no completion, and no token at all is nothing to learn.
-    if row.learnt_from > len(row.ids) - (2 if row.prompt_ids else 1):
+    if targets < (2 if row.prompt_ids else 1):
         parts, fault = (), "no_target"
-    elif not parts and section.overlong != "drop":
+    elif not parts and job.section.overlong != "drop":
         fault = "overlong"
     return Outcome(
         row=row.row,
         rows=parts,
         tokens=len(row.ids),
-        targets=len(row.ids) - row.learnt_from,
+        targets=targets,
         kept=sum(len(part.input_ids) for part in parts),
         fault=fault,
         changed=changed,
         end_id=row.ids[-1],
-        unknown=row.ids.count(unknown_id) if unknown_id is not None else 0,
+        unknown=row.ids.count(unknown) if unknown is not None else 0,
     )
 
 
-def _fitted(row: TokenizedRow, section: DataSection) -> tuple[tuple[EncodedRow, ...], bool]:
+def _fitted(
+    row: TokenizedRow, example: Example, job: Encoding
+) -> tuple[tuple[EncodedRow, ...], bool]:
     """What the policy makes of a row, and whether it had to; nothing when the row cannot be kept."""
-    if len(row.ids) <= section.max_length:
+    limit, policy = job.section.max_length, job.section.overlong
+    if len(row.ids) <= limit:
         return (_encoded(row, 0, len(row.ids)),), False
-    if section.overlong == "split":
-        ranges = windows(len(row.ids), section.max_length)
+    if policy == "split":
+        ranges = windows(len(row.ids), limit)
         return tuple(_encoded(row, start, end) for start, end in ranges), True
-    if section.overlong == "truncate_prompt":
-        short = shortened(row, section.max_length)
+    if policy == "truncate_prompt":
+        talks = example.conversation is not None
+        short = _without_turns(example, job) if talks else shortened(row, limit)
         return ((_encoded(short, 0, len(short.ids)),) if short else ()), True
     return (), True
 
 
+def _without_turns(example: Example, job: Encoding) -> TokenizedRow | None:
+    """The row of a conversation without as many of its oldest turns as have to go."""
+    assert example.conversation is not None
+    whole = example.conversation
+
+    def row(dropped: int) -> TokenizedRow | None:
+        shorter = replace(example, conversation=without_oldest(whole, dropped))
+        one = _rendered(shorter, job)
+        return next(_tokenized([one], job)) if isinstance(one, Rendered) else None
+
+    def fits(dropped: int) -> bool:
+        found = row(dropped)
+        return found is not None and len(found.ids) <= job.section.max_length
+
+    counts = range(1, turns(whole))
+    fewest = bisect_left(counts, True, key=fits)
+    return row(counts[fewest]) if fewest < len(counts) else None
+
+
 def _encoded(row: TokenizedRow, start: int, end: int) -> EncodedRow:
-    ids = row.ids[start:end]
-    ignored = min(max(row.learnt_from - start, 1), len(ids))
-    return EncodedRow(ids, (IGNORED,) * ignored + ids[ignored:], row.prompt_ids, row.row)
+    # Nothing in a window could predict its first token.
+    labels = (IGNORED, *row.labels[start + 1 : end])
+    return EncodedRow(row.ids[start:end], labels, row.prompt_ids, row.row)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from peftune.data.chat_format import ChatFormat
 from peftune.data.section import DataSection
 from peftune.objectives import ObjectiveName
 
@@ -17,6 +18,8 @@ class Encoding:
     tokenizer: "PreTrainedTokenizerFast"
     section: DataSection
     objective: ObjectiveName
+    chat: ChatFormat | None = None
+    """The chat template that writes the rows, where there is one."""
     labels: tuple[str, ...] = ()
     """Names of the labels in the order of their ids."""
     closing_id: int | None = None

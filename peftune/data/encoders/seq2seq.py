@@ -6,7 +6,7 @@ from typing import Any
 from peftune.data.encoders.job import Encoding
 from peftune.data.examples import Example
 from peftune.data.overlong import TokenizedRow, shortened
-from peftune.data.rows import EncodedRow, Fault, Outcome
+from peftune.data.rows import IGNORED, EncodedRow, Fault, Outcome
 from peftune.data.section import DataSection
 
 
@@ -34,7 +34,7 @@ def _source(example: Example, encoding: Any) -> TokenizedRow:
         row=example.row,
         ids=tuple(encoding.ids),
         spans=tuple(encoding.offsets),
-        learnt_from=len(encoding.ids),
+        labels=(IGNORED,) * len(encoding.ids),
         prompt_ids=(),
         prompt_spans=(),
         fields=example.fields,
