@@ -101,20 +101,21 @@ def preview(
     recipe: RecipePath,
     overrides: Overrides = None,
     rows: Annotated[int, typer.Option(min=1, help="Rows to show.")] = 3,
+    html: Annotated[Path | None, typer.Option(help="Write them to this page as well.")] = None,
     debug: Debug = False,
 ) -> None:
     """Show rows as the model sees them, learnt tokens in colour.
-    Example: peftune preview recipes/summarize.yaml --rows 1"""
-    _exit(debug, _preview, recipe, overrides or [], rows)
+    Example: peftune preview recipes/summarize.yaml --rows 1 --html preview.html"""
+    _exit(debug, _preview, recipe, overrides or [], rows, html)
 
 
-def _preview(path: Path, overrides: list[str], rows: int) -> None:
+def _preview(path: Path, overrides: list[str], rows: int, html: Path | None) -> None:
     from rich.console import Console
 
     from peftune.preparation import preview_recipe
 
     console = Console()
-    for text in preview_recipe(load_recipe(path, overrides), rows):
+    for text in preview_recipe(load_recipe(path, overrides), rows, html):
         console.print(text, end="\n\n")
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from peftune.data.chat_format import chat_template_text, probed_format
@@ -12,7 +13,7 @@ from peftune.data.encoders import Encoding
 from peftune.data.examples import Example, Reading, read_rows
 from peftune.data.labels import label_names, label_objective
 from peftune.data.languages import forced_first_token, set_languages
-from peftune.data.preview import preview
+from peftune.data.preview import preview, write_html
 from peftune.data.report import SplitReport, data_report
 from peftune.data.roles import learns_conversations, learns_tags, learns_whole_text
 from peftune.data.rows import EncodedRow
@@ -205,7 +206,11 @@ def report_data(recipe: Recipe) -> dict[str, Any]:
     return data_report(prepare_data(recipe, shows=True).reports)
 
 
-def preview_recipe(recipe: Recipe, count: int) -> list[Any]:
-    """`peftune preview`: the first training rows as coloured text."""
-    prepared = prepare_data(recipe)
-    return preview(prepared.rows["train"], prepared.tokenizer, count)
+def preview_recipe(recipe: Recipe, count: int, html: Path | None) -> list[Any]:
+    """`peftune preview`: the first training rows as coloured text, also as a page."""
+    prepared = prepare_data(recipe, shows=True)
+    head, rows = prepared.head, prepared.rows["train"]
+    texts = preview(rows, prepared.tokenizer, head.objective.name, head.labels, count)
+    if html is not None:
+        write_html(texts, html)
+    return texts

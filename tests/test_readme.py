@@ -35,7 +35,7 @@ from tests.launching import environment, free_port
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 RECIPES = sorted((REPOSITORY / "recipes").glob("*.yaml"))
 LAUNCHER_FILES = sorted((REPOSITORY / "accelerate_configs").glob("*.yaml"))
-VERBS = ("validate", "plan", "preview", "train", "evaluate", "merge", "schema", "env")
+VERBS = ("validate", "plan", "prepare", "preview", "train", "evaluate", "merge", "schema", "env")
 PORT = "29500"
 
 

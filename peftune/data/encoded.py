@@ -110,7 +110,7 @@ def split_key(table: Table, job: SplitJob) -> str:
         "format": FORMAT,
         "peftune": __version__,
         "source": table.fingerprint(),
-        "data": encoding.section.model_dump(mode="json", exclude=WHERE_NOT_WHAT),
+        "data": job.reading.section.model_dump(mode="json", exclude=WHERE_NOT_WHAT),
         "chat_template": encoding.chat.template if encoding.chat else None,
         "roles": job.reading.roles,
         "template": job.reading.default_template,
