@@ -1,7 +1,7 @@
 """Rows, tokenizer and plan of a recipe: everything a run knows before it loads weights."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +70,17 @@ def prepare_data(recipe: Recipe, shows: bool = False) -> Prepared:
     _prepare_tokenizer(recipe, head.objective, tokenizer, languages_chosen(tables.values()))
     encoding = _encoding(recipe, head, tokenizer, config)
     splits = {
-        split: encode_split(table, SplitJob(reading.of(table), encoding, table.key), split, shows)
+        split: encode_split(
+            table,
+            SplitJob(
+                reading.of(table),
+                # Only test rows are generated from.
+                replace(encoding, prompts=split == "test"),
+                table.key,
+            ),
+            split,
+            shows,
+        )
         for split, table in tables.items()
     }
     splits_rows = learns_whole_text(task.roles) or learns_tags(task.roles)

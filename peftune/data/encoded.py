@@ -118,6 +118,7 @@ def split_key(table: Table, job: SplitJob) -> str:
         "objective": encoding.objective,
         "labels": encoding.labels,
         "closing_id": encoding.closing_id,
+        "prompts": encoding.prompts,
         "tokenizer": _identity(tokenizer),
     }
     return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()

@@ -38,28 +38,23 @@ LEDGER = pa.schema(
 
 def ledger_batch(examples: Sequence[Example], outcomes: Sequence[Outcome]) -> pa.RecordBatch:
     """The lines of some examples."""
-    lines = [_line(*pair) for pair in zip(examples, outcomes, strict=True)]
-    return pa.RecordBatch.from_pylist(lines, schema=LEDGER)
-
-
-def _line(example: Example, outcome: Outcome) -> dict[str, Any]:
-    return {
-        "row": example.row,
-        "rows": len(outcome.rows),
-        "tokens": outcome.tokens,
-        "targets": outcome.targets,
-        "kept": outcome.kept,
-        "learnt": sum(len(row.labels) - row.labels.count(IGNORED) for row in outcome.rows),
-        "unknown": outcome.unknown,
-        "changed": outcome.changed,
-        "fault": NO_FAULT if outcome.fault is None else FAULTS.index(outcome.fault),
-        "reason": outcome.reason or None,
-        "marked": outcome.marked,
-        "end_id": NO_TOKEN if outcome.end_id is None else outcome.end_id,
-        "source": text_hash(example.source),
-        "normalized": text_hash(normalized(example.source)),
-        "whole": text_hash(f"{example.source}\0{example.completion}"),
+    columns: dict[str, list[Any]] = {
+        "row": [example.row for example in examples],
+        "rows": [len(one.rows) for one in outcomes],
+        "learnt": [
+            sum(len(row.labels) - row.labels.count(IGNORED) for row in one.rows) for one in outcomes
+        ],
+        "fault": [NO_FAULT if one.fault is None else FAULTS.index(one.fault) for one in outcomes],
+        "reason": [one.reason or None for one in outcomes],
+        "end_id": [NO_TOKEN if one.end_id is None else one.end_id for one in outcomes],
+        "source": [text_hash(example.source) for example in examples],
+        "normalized": [text_hash(normalized(example.source)) for example in examples],
+        "whole": [text_hash(f"{one.source}\0{one.completion}") for one in examples],
     }
+    for name in ("tokens", "targets", "kept", "unknown", "changed", "marked"):
+        columns[name] = [vars(one)[name] for one in outcomes]
+    arrays = [pa.array(columns[field.name], field.type) for field in LEDGER]
+    return pa.record_batch(arrays, schema=LEDGER)
 
 
 def text_hash(text: str) -> int:

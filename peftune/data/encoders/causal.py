@@ -3,6 +3,7 @@
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
 from peftune.data.chat import Refused, render_chat
@@ -31,7 +32,7 @@ def encode(examples: Sequence[Example], job: Encoding) -> list[Outcome]:
     return [
         Outcome(one.row, (), 0, 0, fault=one.fault, reason=one.reason)
         if isinstance(one, Refused)
-        else replace(_outcome(next(rows), example, job), marked=one.marked)
+        else _outcome(next(rows), example, job, one.marked)
         for example, one in zip(examples, rendered, strict=True)
     ]
 
@@ -52,58 +53,74 @@ def _tokenized(rendered: Sequence[Rendered], job: Encoding) -> Iterator[Tokenize
     # A chat template writes the start token itself.
     plain = job.chat is None
     texts = _call(tokenizer, [row.text for row in rendered], plain)
-    prompts = _call(tokenizer, [row.prompt for row in rendered], plain)
-    for row, text, prompt in zip(rendered, texts, prompts, strict=True):
-        yield _tokenized_row(row, text, prompt, end_tokens, tokenizer.eos_token_id)
+    prompts = repeat(None)
+    if job.prompts:
+        prompts = _call(tokenizer, [row.prompt for row in rendered], plain)
+    for row, text, prompt in zip(rendered, texts, prompts, strict=False):
+        yield _tokenized_row(row, text, prompt, end_tokens, job)
 
 
 def _call(tokenizer: "PreTrainedTokenizerFast", texts: list[str], special: bool) -> Any:
-    """Ids, character spans and the tokenizer's own additions, as one `Encoding` per text."""
-    return tokenizer(texts, add_special_tokens=special, verbose=False).encodings
+    """Ids, character spans and the tokenizer's own additions, as one `Encoding` per text.
+
+    The Rust tokenizer is called directly: the Python one would first copy everything to lists.
+    """
+    backend = tokenizer.backend_tokenizer
+    backend.no_truncation()
+    backend.no_padding()
+    return backend.encode_batch(texts, add_special_tokens=special)
 
 
 def _tokenized_row(
-    row: Rendered, text: Any, prompt: Any, end_tokens: set[int], eos_token_id: int
+    row: Rendered, text: Any, prompt: Any, end_tokens: set[int], job: Encoding
 ) -> TokenizedRow:
-    ids, spans = list(text.ids), list(text.offsets)
-    labels = _labels(ids, spans, _added_in_front(text), row)
+    ids, eos_token_id = text.ids, job.end_id
+    # Spans cost as much as all the rest; only a row that must be shortened needs them.
+    spans = text.offsets if len(ids) >= job.section.max_length else []
+    labels = _labels(ids, text, row)
     if not ids or ids[-1] not in end_tokens:
         ids.append(eos_token_id)
         spans.append((len(row.text), len(row.text)))
         labels.append(eos_token_id)
-    prompt_length = len(prompt.ids) - _added_behind(prompt) if row.prompt else 0
+    prompt_length = len(prompt.ids) - _added_behind(prompt) if prompt and row.prompt else 0
     return TokenizedRow(
         row=row.row,
         ids=tuple(ids),
         spans=tuple(spans),
         labels=(IGNORED, *labels[1:]),
-        prompt_ids=tuple(prompt.ids[:prompt_length]),
-        prompt_spans=tuple(prompt.offsets[:prompt_length]),
+        prompt_ids=tuple(prompt.ids[:prompt_length]) if prompt_length else (),
+        prompt_spans=tuple(prompt.offsets[:prompt_length]) if prompt_length else (),
         fields=row.fields,
     )
 
 
-def _labels(
-    ids: list[int], spans: Sequence[tuple[int, int]], start: int, row: Rendered
-) -> list[int]:
+def _labels(ids: list[int], text: Any, row: Rendered) -> list[int]:
     """The ids from the first to the last that reaches into each stretch to learn.
 
     What the tokenizer adds behind the text belongs to a stretch that ends there.
     """
     labels = [IGNORED] * len(ids)
-    index = start
     for begin, end in row.learnt:
-        while index < len(ids) and spans[index][1] <= begin:
-            index += 1
-        while index < len(ids) and (spans[index][0] < end or end == len(row.text)):
-            labels[index] = ids[index]
-            index += 1
+        first = _token_at(text, begin, len(row.text))
+        # Blanks may have spans without width, which hold no character.
+        while first > 0 and (span := text.token_to_chars(first - 1)) and span[1] > begin:
+            first -= 1
+        stop = len(ids) if end == len(row.text) else _token_at(text, end, len(row.text))
+        while stop > first and (span := text.token_to_chars(stop - 1)) and span[0] >= end:
+            stop -= 1
+        if stop < len(ids) and (span := text.token_to_chars(stop)) and span[0] < end:
+            stop += 1
+        labels[first:stop] = ids[first:stop]
     return labels
 
 
-def _added_in_front(encoding: Any) -> int:
-    """How many tokens the tokenizer put before the text, as a rule none or the start token."""
-    return next((i for i, added in enumerate(encoding.special_tokens_mask) if not added), 0)
+def _token_at(text: Any, position: int, end: int) -> int:
+    """The token that holds the character at `position`, or the next one that some token holds.
+
+    The number of tokens when there is none.
+    """
+    holding = (text.char_to_token(at) for at in range(position, end))
+    return next((token for token in holding if token is not None), len(text))
 
 
 def _added_behind(encoding: Any) -> int:
@@ -111,12 +128,13 @@ def _added_behind(encoding: Any) -> int:
     return next((i for i, added in enumerate(reversed(mask)) if not added), 0)
 
 
-def _outcome(row: TokenizedRow, example: Example, job: Encoding) -> Outcome:
+def _outcome(row: TokenizedRow, example: Example, job: Encoding, marked: bool) -> Outcome:
+    asks = bool(example.prompt) or example.conversation is not None
     parts, changed = _fitted(row, example, job)
-    unknown, targets = job.tokenizer.unk_token_id, len(row.labels) - row.labels.count(IGNORED)
+    unknown, targets = job.unknown_id, len(row.labels) - row.labels.count(IGNORED)
     fault: Fault | None = None
     # The end token alone is no completion, and no token at all is nothing to learn.
-    if targets < (2 if row.prompt_ids else 1):
+    if targets < (2 if asks else 1):
         parts, fault = (), "no_target"
     elif not parts and job.section.overlong != "drop":
         fault = "overlong"
@@ -129,6 +147,7 @@ def _outcome(row: TokenizedRow, example: Example, job: Encoding) -> Outcome:
         fault=fault,
         changed=changed,
         end_id=row.ids[-1],
+        marked=marked,
         unknown=row.ids.count(unknown) if unknown is not None else 0,
     )
 

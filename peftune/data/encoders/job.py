@@ -1,7 +1,8 @@
 """What every encoder is told."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from peftune.data.chat_format import ChatFormat
 from peftune.data.section import DataSection
@@ -25,3 +26,13 @@ class Encoding:
     closing_id: int | None = None
     """Closes each labelled row that its tokenizer leaves open, for a head that reads the score at
     the end token."""
+    prompts: bool = True
+    """Whether rows must know what generation starts from."""
+
+    @cached_property
+    def unknown_id(self) -> int | None:
+        return self.tokenizer.unk_token_id
+
+    @cached_property
+    def end_id(self) -> Any:
+        return self.tokenizer.eos_token_id

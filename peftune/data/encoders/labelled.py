@@ -43,7 +43,7 @@ def _outcome(
         row=example.row,
         token_type_ids=tuple(short.get("token_type_ids", ())),
     )
-    unknown = job.tokenizer.unk_token_id
+    unknown = job.unknown_id
     keeps = not long or section.overlong == "truncate_prompt"
     return Outcome(
         row=example.row,

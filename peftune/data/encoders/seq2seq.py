@@ -53,7 +53,7 @@ def _outcome(source: TokenizedRow, target: tuple[int, ...], job: Encoding) -> Ou
         row, fault = None, "no_target"
     elif row is None and section.overlong != "drop":
         fault = "overlong"
-    unknown = job.tokenizer.unk_token_id
+    unknown = job.unknown_id
     return Outcome(
         row=source.row,
         rows=(row,) if row else (),
@@ -62,7 +62,7 @@ def _outcome(source: TokenizedRow, target: tuple[int, ...], job: Encoding) -> Ou
         kept=len(row.input_ids) + len(row.labels) if row else 0,
         fault=fault,
         changed=longest > section.max_length,
-        end_id=job.tokenizer.eos_token_id,
+        end_id=job.end_id,
         unknown=(*source.ids, *target).count(unknown) if unknown is not None else 0,
     )
 

@@ -40,7 +40,7 @@ def encode(examples: Sequence[Example], job: Encoding) -> list[Outcome]:
     `data.doc_stride` context tokens with the next. Labels are the first and the last token of the
     answer where a window holds all of it, else `NOWHERE`.
     """
-    unknown, pairs = job.tokenizer.unk_token_id, _pairs(examples, job.tokenizer)
+    unknown, pairs = job.unknown_id, _pairs(examples, job.tokenizer)
     return [
         _outcome(example, encoding, windows, unknown)
         for example, encoding, windows in zip(

@@ -42,7 +42,7 @@ def _outcome(example: Example, encoding: Any, ids: dict[str, int], job: Encoding
         fault = "overlong"
     elif not long or job.section.overlong == "split":
         rows = tuple(_rows(example, encoding, firsts, ids, job))
-    unknown = job.tokenizer.unk_token_id
+    unknown = job.unknown_id
     return Outcome(
         row=example.row,
         rows=rows,
