@@ -8,6 +8,7 @@ from typing import Any
 from peftune.data.chat_format import chat_template_text, probed_format
 from peftune.data.checked import check_splits
 from peftune.data.collate import Batching
+from peftune.data.detection import languages_chosen
 from peftune.data.encoded import SplitJob, counted_labels, encode_split
 from peftune.data.encoders import Encoding
 from peftune.data.examples import Example, Reading, read_rows
@@ -66,7 +67,7 @@ def prepare_data(recipe: Recipe, shows: bool = False) -> Prepared:
     tokenizer, config = load_tokenizer(recipe.model), load_config(recipe.model)
     head = _head(recipe, config, tables, reading, tokenizer.pad_token_id)
     _check_training(recipe, head.objective, config)
-    _prepare_tokenizer(recipe, head.objective, tokenizer)
+    _prepare_tokenizer(recipe, head.objective, tokenizer, languages_chosen(tables.values()))
     encoding = _encoding(recipe, head, tokenizer, config)
     splits = {
         split: encode_split(
@@ -140,13 +141,13 @@ def _check_training(recipe: Recipe, objective: Objective, config: Any) -> None:
         )
 
 
-def _prepare_tokenizer(recipe: Recipe, objective: Objective, tokenizer: Any) -> None:
+def _prepare_tokenizer(recipe: Recipe, objective: Objective, tokenizer: Any, chosen: bool) -> None:
     if objective.generates:
         require_end_token(recipe.model, tokenizer)
     if objective.name == "seq2seq" and recipe.data.chat_template is not None:
         raise DataError("data.chat_template: an encoder-decoder reads plain prompts; remove it.")
     if objective.name == "seq2seq" or recipe.data.source_language or recipe.data.target_language:
-        set_languages(tokenizer, recipe.data)
+        set_languages(tokenizer, recipe.data, chosen)
     if objective.name == "seq2seq" and recipe.data.train_on == "all":
         raise DataError("data.train_on: all, but an encoder-decoder only reads prompts; remove it.")
     template = chat_template_text(recipe.data, tokenizer, needed=_talks(recipe))

@@ -7,9 +7,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from peftune.data.conversations import FIELDS, Message
 from peftune.data.table import Row, RowProblem, json_kind
 
-Message = dict[str, Any]
 Answer = dict[str, Any]
 ROLES = {
     **dict.fromkeys(("user", "human"), "user"),
@@ -19,7 +19,7 @@ ROLES = {
 }
 CALL_ROLE = "function_call"
 """Whose messages hold a call of a tool as JSON."""
-KEPT = ("tool_calls", "name", "tool_call_id", "reasoning_content")
+KEPT = tuple(field for field in FIELDS if field not in ("role", "content"))
 
 
 def messages_row(row: Row, column: str = "messages") -> Row:

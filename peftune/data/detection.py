@@ -1,10 +1,11 @@
 """Which format a source is in: told by its columns, unless the recipe says it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from peftune.data.formats import FORMATS, LABEL, NATIVE, PROMPT, Conversion, Roles
 from peftune.data.language_codes import column_of_language, looks_like_language
+from peftune.data.mixture import Mixed
 from peftune.data.section import DataSection, FormatName
 from peftune.data.table import Table
 from peftune.errors import DataError, did_you_mean
@@ -189,3 +190,12 @@ def fitted(section: DataSection, table: Table, roles: Roles) -> DataSection:
     if section.mixture and section.prompt_template is None:
         template = None
     return section.model_copy(update={"columns": columns, "prompt_template": template})
+
+
+def languages_chosen(tables: Iterable[Table]) -> bool:
+    """Whether the recipe's languages decide which texts of a row are read."""
+    parts = [
+        table.source.tables if isinstance(table.source, Mixed) else (table,) for table in tables
+    ]
+    made = [one.convert for part in parts for one in part]
+    return any(isinstance(one, Conversion) and bool(one.languages) for one in made)

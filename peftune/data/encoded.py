@@ -3,10 +3,11 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -132,21 +133,28 @@ def _identity(tokenizer: Any) -> list[Any]:
 
 def _make(table: Table, job: SplitJob, folder: Path, title: str, shows: bool) -> int:
     """Make the shards that are not whole; returns how many there are in all."""
-    chunks = list(table.chunks(SHARD_ROWS))
-    todo = [
-        (chunk, shard)
-        for index, chunk in enumerate(chunks)
-        if not (shard := Shard(folder, index)).is_whole()
-    ]
-    with Progress(disable=not shows or len(chunks) < WORTH_A_POOL) as progress:
-        for _ in progress.track(_made(todo, job), total=len(todo), description=title):
+    shards = 0
+
+    def todo() -> Iterator[tuple[Chunk, Shard]]:
+        nonlocal shards
+        for shards, chunk in enumerate(table.chunks(SHARD_ROWS), 1):
+            shard = Shard(folder, shards - 1)
+            if not shard.is_whole():
+                yield chunk, shard
+
+    pieces = todo()
+    first = list(islice(pieces, WORTH_A_POOL))
+    pooled = len(first) == WORTH_A_POOL
+    with Progress(disable=not shows or not pooled) as progress:
+        made = _made(chain(first, pieces), job, pooled)
+        for _ in progress.track(made, description=title, total=None):
             pass
-    return len(chunks)
+    return shards
 
 
-def _made(todo: Sequence[tuple[Chunk, Shard]], job: SplitJob) -> Iterator[None]:
-    workers = min(len(os.sched_getaffinity(0)), len(todo))
-    if len(todo) < WORTH_A_POOL or workers < 2:
+def _made(todo: Iterable[tuple[Chunk, Shard]], job: SplitJob, pooled: bool) -> Iterator[None]:
+    workers = len(os.sched_getaffinity(0))
+    if not pooled or workers < 2:
         for chunk, shard in todo:
             encode_chunk(chunk, job, shard)
             yield
@@ -155,8 +163,17 @@ def _made(todo: Sequence[tuple[Chunk, Shard]], job: SplitJob) -> Iterator[None]:
     pool = ProcessPoolExecutor(
         workers, mp_context=get_context("spawn"), initializer=_start_worker, initargs=(job,)
     )
+    # A chunk may hold its rows, so no more of them wait than keep the workers busy.
+    waiting: deque[Future[None]] = deque()
     try:
-        yield from pool.map(_work, todo)
+        for piece in todo:
+            waiting.append(pool.submit(_work, piece))
+            if len(waiting) > 2 * workers:
+                waiting.popleft().result()
+                yield
+        while waiting:
+            waiting.popleft().result()
+            yield
     finally:
         pool.shutdown(cancel_futures=True)
 

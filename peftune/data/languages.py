@@ -12,17 +12,25 @@ if TYPE_CHECKING:
 CODED = ("NllbTokenizer", "MBartTokenizer", "MBart50Tokenizer")
 
 
-def set_languages(tokenizer: Any, section: DataSection) -> None:
+def has_codes(tokenizer: Any) -> bool:
+    """Whether the tokenizer writes a code of the language beside each text."""
+    return type(tokenizer).__name__.removesuffix("Fast") in CODED
+
+
+def set_languages(tokenizer: Any, section: DataSection, choose_texts: bool = False) -> None:
     """Tell the tokenizer which languages it reads and writes.
 
-    Raises DataError for a code the tokenizer does not have, when a model that needs codes gets none,
-    and when one that has no codes gets some.
+    `choose_texts` says that the keys have chosen the two texts of each row, which is use enough for
+    a model without codes. Raises DataError for a code the tokenizer does not have, when a model that
+    needs codes gets none, and when one that has no codes gets some for nothing.
     """
     codes = {
         "source_language": section.source_language,
         "target_language": section.target_language,
     }
-    coded = type(tokenizer).__name__.removesuffix("Fast") in CODED
+    coded = has_codes(tokenizer)
+    if choose_texts and not coded:
+        return
     for key, code in codes.items():
         if (code is not None) != coded:
             raise DataError(
@@ -50,6 +58,6 @@ def _known_codes(tokenizer: "PreTrainedTokenizerFast") -> list[str]:
 
 def forced_first_token(tokenizer: Any, section: DataSection) -> int | None:
     """The token that generation must start with: the target's language code, where there is one."""
-    if section.target_language is None:
+    if section.target_language is None or not has_codes(tokenizer):
         return None
     return int(tokenizer.convert_tokens_to_ids(section.target_language))

@@ -139,11 +139,12 @@ class DataSection(Section):
     one, `all` every token. Prompts: `completion` (the default), or `all` for the prompt as well."""
 
     source_language: str | None = None
-    """Code of the prompt's language, for models that have codes (NLLB: `deu_Latn`, mBART:
-    `de_DE`)."""
+    """Language of the prompt. Says which text of a row it is where rows have one for each language
+    (columns `de` and `en`, or a `translation`); for models that have codes it is the code (NLLB:
+    `deu_Latn`, mBART: `de_DE`)."""
 
     target_language: str | None = None
-    """Code of the completion's language, for models that have codes."""
+    """Language of the completion, as `source_language`."""
 
     max_length: int = Field(1024, ge=8)
     """Longest row in tokens, prompt and completion together; for an encoder-decoder each of the

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from peftune.data.detection import Choice, fitted, formatted
+from peftune.data.detection import Choice, fitted, formatted, languages_chosen
 from peftune.data.formats import CHAT, LABEL, PROMPT, SPANS, TAG, TEXT, Conversion, Roles
+from peftune.data.languages import forced_first_token, set_languages
 from peftune.data.section import DataSection
 from peftune.data.sources import open_splits, read_tables
 from peftune.data.table import Table
@@ -215,6 +216,31 @@ def test_nested_translations(write_rows: Any) -> None:
     section = DataSection(train="t.jsonl", **GERMAN)
     [example] = load_splits(section, PROMPT, None, seed=0)["train"]
     assert (example.prompt, example.completion) == ("Hello", "Hallo")
+
+
+def test_languages_that_choose_texts_need_no_codes_in_the_model(
+    tokenizer: Any, write_rows: Any
+) -> None:
+    write_rows("pairs.jsonl", {"de": "Hallo", "en": "Hello"})
+    write_rows("plain.jsonl", {"prompt": "Hallo", "completion": "Hello"})
+    for source, chosen in (
+        ({"train": "pairs.jsonl"}, True),
+        ({"mixture": [{"train": "pairs.jsonl"}, {"train": "plain.jsonl"}]}, True),
+        ({"train": "plain.jsonl"}, False),
+    ):
+        section = DataSection(**source, **GERMAN)
+        tables = open_splits(section, PROMPT, None, seed=0)
+        assert languages_chosen(tables.values()) is chosen
+        assert forced_first_token(tokenizer, section) is None
+        if chosen:
+            set_languages(tokenizer, section, choose_texts=True)
+            continue
+        with pytest.raises(DataError) as caught:
+            set_languages(tokenizer, section, choose_texts=False)
+        assert str(caught.value) == (
+            "data.source_language: 'en', but this model's tokenizer has no language codes; remove it "
+            "and name the languages in data.prompt_template."
+        )
 
 
 def test_a_section_that_fits_its_rows() -> None:
