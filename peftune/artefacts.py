@@ -74,7 +74,7 @@ def write_tokenizer(prepared: Prepared, folder: Path) -> None:
     """Tokenizer, chat template and a generation config that knows where an answer ends."""
     tokenizer = prepared.tokenizer
     tokenizer.save_pretrained(folder)
-    if prepared.objective.generates:
+    if prepared.objective.writes:
         GenerationConfig(
             eos_token_id=list(prepared.end_ids),
             pad_token_id=tokenizer.pad_token_id,
@@ -97,7 +97,7 @@ def write_merged(recipe: Recipe, head: Head, adapter_folder: Path, out: Path) ->
     tokenizer = AutoTokenizer.from_pretrained(adapter_folder)
     merge(adapter_folder, load, out, recipe.export.merge_base, DTYPES[recipe.model.dtype])
     tokenizer.save_pretrained(out)
-    if head.objective.generates:
+    if head.objective.writes:
         GenerationConfig.from_pretrained(adapter_folder).save_pretrained(out)
 
 

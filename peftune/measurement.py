@@ -161,7 +161,7 @@ def report_results(
     task = TASKS[context.recipe.task]
     kept = tested(context)
     text_bytes = None
-    if base.outputs is None:
+    if base.outputs is None and context.prepared.objective.name == "causal":
         text_bytes = sum(len(example.completion.encode()) for example in kept)
     references = [example.references for example in kept]
     scores = results(

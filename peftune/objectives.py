@@ -5,7 +5,9 @@ from typing import Literal
 
 ModelClass = Literal["encoder", "encoder-decoder", "decoder"]
 MODEL_CLASSES: tuple[ModelClass, ...] = ("encoder", "encoder-decoder", "decoder")
-ObjectiveName = Literal["causal", "seq2seq", "label", "labels", "value", "tags", "span"]
+ObjectiveName = Literal[
+    "causal", "seq2seq", "label", "labels", "value", "tags", "span", "masked", "corrupted"
+]
 NEW_HEADS = ("SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS")
 """peft's task types whose output layer no language model has."""
 
@@ -17,8 +19,8 @@ class Objective:
     name: ObjectiveName
     auto_class: str
     """Class of transformers that loads such a model."""
-    task_type: str
-    """peft's TaskType."""
+    task_type: str | None
+    """peft's TaskType; it has none for masked language models."""
     pipeline_tag: str
     """The Hub's name of the task."""
     problem_type: str | None = None
@@ -26,8 +28,14 @@ class Objective:
 
     @property
     def generates(self) -> bool:
-        """Whether the model writes text; otherwise a new head scores labels or positions."""
+        """Whether the model's own output layer predicts tokens; otherwise a new head scores labels
+        or positions."""
         return self.task_type not in NEW_HEADS
+
+    @property
+    def writes(self) -> bool:
+        """Whether the model writes text of any length, and so has to learn where it ends."""
+        return self.generates and self.name != "masked"
 
 
 _HEAD = ("AutoModelForSequenceClassification", "SEQ_CLS", "text-classification")
@@ -35,6 +43,10 @@ OBJECTIVES: dict[ObjectiveName, Objective] = {
     "causal": Objective("causal", "AutoModelForCausalLM", "CAUSAL_LM", "text-generation"),
     "seq2seq": Objective(
         "seq2seq", "AutoModelForSeq2SeqLM", "SEQ_2_SEQ_LM", "text2text-generation"
+    ),
+    "masked": Objective("masked", "AutoModelForMaskedLM", None, "fill-mask"),
+    "corrupted": Objective(
+        "corrupted", "AutoModelForSeq2SeqLM", "SEQ_2_SEQ_LM", "text2text-generation"
     ),
     "label": Objective("label", *_HEAD, "single_label_classification"),
     "labels": Objective("labels", *_HEAD, "multi_label_classification"),

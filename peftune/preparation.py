@@ -8,6 +8,7 @@ from typing import Any
 from peftune.data.chat_format import chat_template_text, probed_format
 from peftune.data.checked import check_splits
 from peftune.data.collate import Batching
+from peftune.data.corruption import corruption
 from peftune.data.detection import languages_chosen
 from peftune.data.encoded import SplitJob, counted_labels, encode_split
 from peftune.data.encoders import Encoding
@@ -89,7 +90,7 @@ def prepare_data(recipe: Recipe, shows: bool = False) -> Prepared:
     return Prepared(
         tokenizer=tokenizer,
         head=head,
-        batching=_batching(head, config),
+        batching=_batching(recipe, head, tokenizer, config),
         rows={split: checked[split][0] if split in checked else [] for split in SPLITS},
         reports={split: report for split, (_, report) in checked.items()},
         test_examples=_test_examples(tables, reading),
@@ -129,6 +130,11 @@ def _check_training(recipe: Recipe, objective: Objective, config: Any) -> None:
             f"train.label_smoothing_factor: {recipe.train.label_smoothing_factor} spreads the target "
             "over labels of which one is right, which this data has not; remove it."
         )
+    if recipe.data.mlm_probability is not None and objective.name == "causal":
+        raise RecipeError(
+            f"data.mlm_probability: {recipe.data.mlm_probability}: a decoder learns every token and "
+            "nothing is hidden from it; remove it."
+        )
     if recipe.train.label_smoothing_factor and objective.name == "span":
         raise RecipeError(
             f"train.label_smoothing_factor: {recipe.train.label_smoothing_factor} spreads the target "
@@ -142,12 +148,18 @@ def _check_training(recipe: Recipe, objective: Objective, config: Any) -> None:
 
 
 def _prepare_tokenizer(recipe: Recipe, objective: Objective, tokenizer: Any, chosen: bool) -> None:
-    if objective.generates:
+    if objective.writes:
         require_end_token(recipe.model, tokenizer)
     if objective.name == "seq2seq" and recipe.data.chat_template is not None:
         raise DataError("data.chat_template: an encoder-decoder reads plain prompts; remove it.")
-    if objective.name == "seq2seq" or recipe.data.source_language or recipe.data.target_language:
+    reads_and_writes = objective.name in ("seq2seq", "corrupted")
+    if reads_and_writes or recipe.data.source_language or recipe.data.target_language:
         set_languages(tokenizer, recipe.data, chosen)
+    if objective.name == "corrupted" and recipe.data.source_language != recipe.data.target_language:
+        raise DataError(
+            f"data.target_language: {recipe.data.target_language}, but a text is in one language, the "
+            f"{recipe.data.source_language} of data.source_language; give both the same code."
+        )
     if objective.name == "seq2seq" and recipe.data.train_on == "all":
         raise DataError("data.train_on: all, but an encoder-decoder only reads prompts; remove it.")
     template = chat_template_text(recipe.data, tokenizer, needed=_talks(recipe))
@@ -161,8 +173,9 @@ def _talks(recipe: Recipe) -> bool:
 
 
 def _encoding(recipe: Recipe, head: Head, tokenizer: Any, config: Any) -> Encoding:
-    # The head of an encoder-decoder reads the score at the end token.
-    closes = not head.objective.generates and config.is_encoder_decoder
+    # The head of an encoder-decoder reads the score at the end token, and plain text has to end.
+    objective = head.objective
+    closes = config.is_encoder_decoder and objective.name != "seq2seq"
     chats = recipe.data.chat_template is not None or _talks(recipe)
     return Encoding(
         tokenizer=tokenizer,
@@ -174,12 +187,14 @@ def _encoding(recipe: Recipe, head: Head, tokenizer: Any, config: Any) -> Encodi
     )
 
 
-def _batching(head: Head, config: Any) -> Batching:
+def _batching(recipe: Recipe, head: Head, tokenizer: Any, config: Any) -> Batching:
     objective = head.objective.name
     # mBART's decoder starts from the last token of the target, which says its language.
-    starts = objective == "seq2seq" and config.model_type != "mbart"
+    starts = objective in ("seq2seq", "corrupted") and config.model_type != "mbart"
     start = config.decoder_start_token_id if starts else None
-    return Batching(objective, head.pad_token_id, start)
+    vocabulary = config.get_text_config().vocab_size
+    hides = corruption(objective, tokenizer, vocabulary, recipe.data, recipe.seed)
+    return Batching(objective, head.pad_token_id, start, hides)
 
 
 def _require_validation(recipe: Recipe, tables: Mapping[Split, Table]) -> None:
@@ -218,9 +233,13 @@ def report_data(recipe: Recipe) -> dict[str, Any]:
 
 
 def preview_recipe(recipe: Recipe, count: int, html: Path | None) -> list[Any]:
-    """`peftune preview`: the first training rows as coloured text, also as a page."""
+    """`peftune preview`: the first training rows as coloured text, also as a page.
+
+    Where a step hides parts of them, as the first one would.
+    """
     prepared = prepare_data(recipe, shows=True)
-    head, rows = prepared.head, prepared.rows["train"]
+    head, first = prepared.head, prepared.rows["train"][:count]
+    rows = [prepared.batching.drawn(row, index, step=0) for index, row in enumerate(first)]
     texts = preview(rows, prepared.tokenizer, head.objective.name, head.labels, count)
     if html is not None:
         write_html(texts, html)

@@ -126,7 +126,7 @@ def chat_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 SIZES = {
-    "vocab_size": 384,
+    "vocab_size": 400,
     "hidden_size": 64,
     "intermediate_size": 128,
     "num_hidden_layers": 2,
@@ -225,7 +225,7 @@ def models(tmp_path_factory: pytest.TempPathFactory, model_folder: Path) -> dict
     torch.manual_seed(0)
     ends = {"pad_token_id": 0, "eos_token_id": 1}
     bart = {
-        "vocab_size": 384,
+        "vocab_size": 400,
         "d_model": 64,
         "encoder_layers": 2,
         "decoder_layers": 2,
@@ -240,7 +240,7 @@ def models(tmp_path_factory: pytest.TempPathFactory, model_folder: Path) -> dict
     }
     # Dropout depends on the rank; without it the layouts can be compared.
     still = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-    t5 = {"vocab_size": 384, "d_model": 64, "d_kv": 16, "d_ff": 128, "num_layers": 2}
+    t5 = {"vocab_size": 400, "d_model": 64, "d_kv": 16, "d_ff": 128, "num_layers": 2}
     made = {
         "bert": BertForMaskedLM(BertConfig(**SIZES, **still, initializer_range=0.1)),
         "bart": BartForConditionalGeneration(BartConfig(**bart, **ends)),
@@ -249,10 +249,17 @@ def models(tmp_path_factory: pytest.TempPathFactory, model_folder: Path) -> dict
         ),
     }
     folders = {"llama": model_folder}
+    sentinels = [f"<extra_id_{index}>" for index in range(16)]
     for name, model in made.items():
         folders[name] = tmp_path_factory.mktemp(name)
         model.save_pretrained(folders[name])
-        AutoTokenizer.from_pretrained(model_folder).save_pretrained(folders[name])
+        tokenizer = AutoTokenizer.from_pretrained(model_folder)
+        # What these models were pretrained with to stand for a hidden part.
+        hides = (
+            {"additional_special_tokens": sentinels} if name == "t5" else {"mask_token": "<mask>"}
+        )
+        tokenizer.add_special_tokens(hides)
+        tokenizer.save_pretrained(folders[name])
     return folders
 
 

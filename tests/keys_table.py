@@ -63,7 +63,7 @@ def tasks_table() -> str:
         measures = [MEASURES[name] for name in task.metrics]
         if task.roles[-1] in LEARNT_MEASURES:
             measures = [LEARNT_MEASURES[task.roles[-1]]]
-        judged = "; ".join(measures) or "loss, perplexity, bits per byte"
+        judged = "; ".join(measures) or "loss, perplexity; bits per byte of decoders"
         lines.append(f"| `{task.name}` | {' | '.join(able)} | {judged} |")
     return "\n".join(lines) + "\n"
 

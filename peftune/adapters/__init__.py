@@ -1,6 +1,7 @@
 """Extension point: one file for each way to adapt a frozen model."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
@@ -46,7 +47,7 @@ def check(section: AdapterSection, quantized: bool, sharded: bool) -> None:
 def attach(
     section: AdapterSection,
     model: "PreTrainedModel",
-    task_type: str = "CAUSAL_LM",
+    task_type: str | None = "CAUSAL_LM",
     new_modules: Sequence[str] = (),
 ) -> "PeftModel":
     """Put the adapter on `model`, in place: trained parameters float32, all others frozen.
@@ -58,6 +59,13 @@ def attach(
     from peftune.adapters.attachment import attach_config, with_new_modules
 
     config = ADAPTERS[section.method].peft_config(section, model.config.model_type, task_type)
+    if task_type is None:
+        # Tells peft which class of transformers the adapter belongs to.
+        mapping = {
+            "base_model_class": type(model).__name__,
+            "parent_library": type(model).__module__,
+        }
+        config = replace(config, auto_mapping=mapping)
     if new_modules:
         config = with_new_modules(config, model, new_modules)
     adapted = attach_config(config, model)

@@ -15,7 +15,7 @@ class DoraSection(LowRankSection):
     """DoRA."""
 
 
-def peft_config(section: DoraSection, model_type: str, task_type: str) -> "LoraConfig":
+def peft_config(section: DoraSection, model_type: str, task_type: str | None) -> "LoraConfig":
     """peft's configuration of DoRA."""
     return low_rank_config(section, task_type, use_dora=True)
 

@@ -33,7 +33,7 @@ class Ia3Section(Section):
         return self
 
 
-def peft_config(section: Ia3Section, model_type: str, task_type: str) -> "IA3Config":
+def peft_config(section: Ia3Section, model_type: str, task_type: str | None) -> "IA3Config":
     """peft's configuration of (IA)³, targets looked up by `model_type` where none are given.
 
     Raises ModelError when peft has no default for the architecture.

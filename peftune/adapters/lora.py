@@ -87,7 +87,7 @@ class LoraSection(LowRankSection):
         return self
 
 
-def peft_config(section: LoraSection, model_type: str, task_type: str) -> "LoraConfig":
+def peft_config(section: LoraSection, model_type: str, task_type: str | None) -> "LoraConfig":
     """peft's configuration of LoRA. Formulas: rsLoRA arXiv:2312.03732, PiSSA arXiv:2404.02948,
     OLoRA arXiv:2406.01775.
     """
@@ -99,7 +99,7 @@ def peft_config(section: LoraSection, model_type: str, task_type: str) -> "LoraC
     )
 
 
-def low_rank_config(section: LowRankSection, task_type: str, **variant: Any) -> "LoraConfig":
+def low_rank_config(section: LowRankSection, task_type: str | None, **variant: Any) -> "LoraConfig":
     """peft's LoraConfig from the shared keys; `variant` holds what the method adds."""
     from peft import LoraConfig
 

@@ -75,7 +75,7 @@ def _report(split: Split, part: _Part, job: Encoding) -> SplitReport:
         invalid=part.invalid,
         overlong=job.section.overlong,
         learnt="labels" if job.labels else "borders" if job.objective == "span" else "tokens",
-        train_on=job.section.train_on or ("assistant" if job.chat else ""),
+        train_on=_part_learnt(job),
     )
 
 
@@ -139,3 +139,9 @@ def _check_between(
         check(found, section)
         part = parts[split]
         parts[split] = replace(part, findings=(*part.findings, *found))
+
+
+def _part_learnt(job: Encoding) -> str:
+    if job.objective in ("masked", "corrupted"):
+        return "a share of them in each step"
+    return job.section.train_on or ("assistant" if job.chat else "")

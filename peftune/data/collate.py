@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
+from peftune.data.corruption import Corruption
 from peftune.data.rows import IGNORED, EncodedRow
 from peftune.objectives import ObjectiveName
 
@@ -21,14 +22,23 @@ class Batching:
     pad_token_id: int
     decoder_start_token_id: int | None = None
     """What a decoder reads first. None where it reads its own last token, a language code."""
+    corruption: Corruption | None = None
+    """What is hidden of each row before it is read."""
+
+    def drawn(self, row: EncodedRow, index: int, step: int | None = None) -> EncodedRow:
+        """`row`, at position `index` of its split, as it is read in a step from 0; None: held out.
+
+        Only `corruption` makes a difference; the answer does not depend on the layout of devices.
+        """
+        return row if self.corruption is None else self.corruption.apply(row, index, step)
 
     def collate(self, rows: Sequence[EncodedRow]) -> Batch:
         """`input_ids` and `attention_mask`, int64 (rows, longest row), and `labels`.
 
-        Rows are padded on the right. `labels` is int64 (rows, longest row) for causal and tags, (rows,
-        longest target) for seq2seq, with `decoder_input_ids` of that shape; (rows, 1) for label and
-        (rows, 2) for span; float32 (rows, labels) for labels and value. `token_type_ids` are there
-        where the tokenizer has them.
+        Rows are padded on the right. `labels` is int64 (rows, longest row) for causal, masked and
+        tags, (rows, longest target) for seq2seq and corrupted, with `decoder_input_ids` of that
+        shape; (rows, 1) for label and (rows, 2) for span; float32 (rows, labels) for labels and
+        value. `token_type_ids` are there where the tokenizer has them.
         """
         width = max(len(row.input_ids) for row in rows)
         batch = {
@@ -41,9 +51,9 @@ class Batching:
 
     def _targets(self, labels: list[tuple[float, ...]], width: int) -> Batch:
         match self.objective:
-            case "causal" | "tags":
+            case "causal" | "masked" | "tags":
                 return {"labels": _padded(labels, width, IGNORED)}
-            case "seq2seq":
+            case "seq2seq" | "corrupted":
                 longest = max(map(len, labels))
                 decoder = [self._decoder_inputs(row)[:longest] for row in labels]
                 return {
@@ -67,7 +77,7 @@ class Batching:
         It is attended to, because a row that attends to nothing is a softmax over nothing. A head
         may need a complete row, with an end token: the first, without its labels.
         """
-        if self.objective in ("causal", "seq2seq"):
+        if self.objective in ("causal", "seq2seq", "masked", "corrupted"):
             return EncodedRow((self.pad_token_id,), (IGNORED,), (), 0)
         first = rows[0]
         nothing = NOT_LEARNT if self.objective in ("labels", "value") else IGNORED

@@ -103,8 +103,8 @@ def _check_content(message: Message) -> None:
         raise ValueError(f"a {role} message calls tools")
     if role in ("user", "assistant") and not content.strip() and "tool_calls" not in message:
         raise ValueError(f"a {role} message is blank")
-    if "tool_calls" not in message:
-        message["content"] = content
+    # Many templates add to the content of a call what they do not add to a missing one.
+    message["content"] = content
 
 
 def _call(value: Any) -> dict[str, Any]:

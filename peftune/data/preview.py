@@ -47,8 +47,9 @@ def _row_text(
     learnt = _learnt_tokens(row, objective)
     shown = _decoded(row.input_ids, learnt, tokenizer, special)
     match objective:
-        case "seq2seq":
-            target = _decoded(row.labels, [True] * len(row.labels), tokenizer, special)  # type: ignore[arg-type]
+        case "seq2seq" | "masked" | "corrupted":
+            ids = [int(label) for label in row.labels if label != IGNORED]
+            target = _decoded(ids, [True] * len(ids), tokenizer, special)
             shown = Text.assemble(shown, ARROW, target)
         case "tags":
             tags = [names[int(label)] for label in row.labels if label != IGNORED]
@@ -64,7 +65,7 @@ def _row_text(
 def _learnt_tokens(row: EncodedRow, objective: ObjectiveName) -> list[bool]:
     """Which of the row's own tokens are learnt, or point at what is."""
     match objective:
-        case "causal" | "tags":
+        case "causal" | "tags" | "masked":
             return [label != IGNORED for label in row.labels]
         case "span":
             first, last = row.labels
@@ -76,7 +77,7 @@ def _count(row: EncodedRow, objective: ObjectiveName, learnt: Sequence[bool]) ->
     match objective:
         case "label" | "labels" | "value":
             return "the label is learnt (green)"
-        case "seq2seq":
+        case "seq2seq" | "corrupted":
             return f"{len(row.labels)} more learnt (green)"
         case "span":
             return "the answer's first and last are learnt (green)"

@@ -83,6 +83,10 @@ def check_roles(section: DataSection, roles: tuple[str, ...]) -> None:
     _check_label_keys(section, roles)
     _check_windows(section, roles)
     _check_train_on(section, roles)
+    if section.mlm_probability is not None and not learns_whole_text(roles):
+        raise DataError(
+            f"data.mlm_probability: {section.mlm_probability} is for task text; remove it."
+        )
     if learns_whole_text(roles):
         _check_text_keys(section)
     elif learns_tags(roles) or learns_spans(roles):

@@ -138,6 +138,10 @@ class DataSection(Section):
     """What is learnt of a row. Conversations: `assistant` every answer (the default), `last` the last
     one, `all` every token. Prompts: `completion` (the default), or `all` for the prompt as well."""
 
+    mlm_probability: float | None = Field(None, gt=0, lt=1)
+    """Share of the tokens that is hidden and learnt (task `text`, encoders and encoder-decoders);
+    without it 0.15, and 0.3 for models that fill in masks of several tokens (BART)."""
+
     source_language: str | None = None
     """Language of the prompt. Says which text of a row it is where rows have one for each language
     (columns `de` and `en`, or a `translation`); for models that have codes it is the code (NLLB:

@@ -18,7 +18,7 @@ import pyarrow as pa
 from peftune.data.rows import IGNORED, EncodedRow
 from peftune.objectives import ObjectiveName
 
-MASKED: tuple[ObjectiveName, ...] = ("causal",)
+MASKED: tuple[ObjectiveName, ...] = ("causal", "masked", "corrupted")
 """Objectives whose labels are the row's own tokens, so that a bit for each says enough."""
 SCORES: tuple[ObjectiveName, ...] = ("labels", "value")
 

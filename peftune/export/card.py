@@ -20,9 +20,12 @@ HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 FILES = ("train", "validation", "test", "chat_template")
 
 LEARNT = {
-    "TOKEN_CLS": "the tag of each word, at its first token",
-    "QUESTION_ANS": "the first and the last token of the answer",
+    "masked": "the hidden tokens, drawn anew in every step",
+    "corrupted": "the hidden spans, drawn anew in every step",
+    "tags": "the tag of each word, at its first token",
+    "span": "the first and the last token of the answer",
 }
+LEARNT_OF_TASK = {"text": "all tokens", "chat": "every answer and its end of turn"}
 
 
 def model_card(
@@ -192,9 +195,9 @@ def _data(
     data = shown["data"]
     named = [data[key] for key in ("path", "train", "validation", "test") if data[key]]
     sources = ", ".join(f"`{name}`" for name in named)
-    learnt = "all tokens" if shown["task"] == "text" else "the completion and its end token"
-    if not objective.generates:
-        learnt = LEARNT.get(objective.task_type, "the label")
+    learnt = LEARNT.get(objective.name, "the label")
+    if objective.name in ("causal", "seq2seq"):
+        learnt = LEARNT_OF_TASK.get(shown["task"], "the completion and its end token")
     counts = ("rows", "dropped", "changed", "tokens")
     table = _table(
         ("split", *counts),

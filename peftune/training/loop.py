@@ -84,7 +84,10 @@ def micro_batches(
     ids = step_rows(seed, step, len(rows), plan.global_batch_size)
     shares = rank_micro_batches(ids, engine.ranks.rank, plan.world_size, plan.per_device_batch_size)
     filler = batching.filler(rows)
-    picked = ([filler if i is None else rows[i] for i in share] for share in shares)
+    picked = (
+        [filler if i is None else batching.drawn(rows[i], i, step) for i in share]
+        for share in shares
+    )
     return [to_device(batching.collate(share), engine.ranks.device) for share in picked]
 
 

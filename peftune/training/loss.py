@@ -56,7 +56,7 @@ def nll_sum(
     mask = learnt(wanted)
     chosen = (logits[:, :-1] if objective == "causal" else logits)[mask].float()
     match objective:
-        case "causal" | "seq2seq" | "label" | "tags" | "span":
+        case "causal" | "seq2seq" | "masked" | "corrupted" | "label" | "tags" | "span":
             return functional.cross_entropy(
                 chosen, wanted[mask], reduction="sum", label_smoothing=label_smoothing
             )
@@ -84,7 +84,7 @@ def model_logits(model: torch.nn.Module, batch: Batch, objective: ObjectiveName)
     scores need not know where it ends.
     """
     inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
-    if objective in ("causal", "seq2seq"):
+    if objective in ("causal", "seq2seq", "corrupted"):
         inputs["use_cache"] = False  # type: ignore[assignment]
     outputs = model(**inputs)
     if objective == "span":

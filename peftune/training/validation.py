@@ -28,7 +28,7 @@ def held_out_batches(
     """This rank's share of `rows`: positions, None for a filler, and the batch they make."""
     ranks, filler = engine.ranks, batching.filler(rows)
     for share in rank_micro_batches(range(len(rows)), ranks.rank, ranks.world_size, batch_size):
-        picked = [filler if i is None else rows[i] for i in share]
+        picked = [filler if i is None else batching.drawn(rows[i], i) for i in share]
         yield share, to_device(batching.collate(picked), ranks.device)
 
 

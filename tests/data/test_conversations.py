@@ -34,6 +34,7 @@ def test_calls_have_one_form(call: Any) -> None:
         {"type": "function", "function": {"name": "f", "arguments": {"a": 1}}}
     ]
     assert json.loads(found.answer) == found.messages[1]["tool_calls"]
+    assert found.messages[1]["content"] == ""
 
 
 @pytest.mark.parametrize(

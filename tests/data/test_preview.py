@@ -59,6 +59,8 @@ def test_blanks_survive_decoders_that_strip_them() -> None:
     ("objective", "labels", "green", "count"),
     [
         ("seq2seq", "Ada<eos>", "Ada<eos>", "2 more learnt"),
+        ("corrupted", "Ada<eos>", "Ada<eos>", "2 more learnt"),
+        ("masked", "Tom buys milk", "Tom buys milkTom buys milk", "3 learnt"),
         ("label", (1,), "good", "the label is learnt"),
         ("labels", (1.0, 1.0), "bad, good", "the label is learnt"),
         ("labels", (0.0, 0.0), "none", "the label is learnt"),

@@ -75,6 +75,11 @@ def section(**keys: Any) -> DataSection:
             "data.train_on: last is not a part of this task's rows; use completion or all.",
         ),
         (
+            PROMPT,
+            {"mlm_probability": 0.2},
+            "data.mlm_probability: 0.2 is for task text; remove it.",
+        ),
+        (
             TEXT,
             {"train_on": "all"},
             "data.train_on: all is not a part of this task's rows; remove it.",

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from peft import PeftModel
+from peft import AutoPeftModel, PeftModel
 from transformers import AutoTokenizer
 from transformers.models.auto import modeling_auto
 
@@ -180,6 +180,51 @@ def test_a_finished_run_is_measured_again(
     (run / "eval_results.json").unlink()
     evaluate_run(load_recipe(run / "recipe.yaml"), read_launch({}), run)
     assert scores(run) == before
+
+
+def test_hidden_parts_are_the_same_whenever_a_run_is_measured(
+    models: dict[str, Path], folders: dict[str, Path], tmp_path: Path
+) -> None:
+    """And peft alone finds the class of a masked language model, for which it has no task type."""
+    run = trained(tmp_path, "text", models["bert"], text_data("text", folders))
+    before, recipe = scores(run), load_recipe(run / "recipe.yaml", ["evaluation.shown_samples=0"])
+    assert set(before["adapted"]) == {"loss", "perplexity"}
+    evaluate_run(recipe, read_launch({}), run)
+    assert scores(run) == before
+    inputs = AutoTokenizer.from_pretrained(run)("the tea was <mask>", return_tensors="pt")
+    alone = AutoPeftModel.from_pretrained(run)
+    assert type(alone.get_base_model()).__name__ == "BertForMaskedLM"
+    merged = modeling_auto.AutoModelForMaskedLM.from_pretrained(run / "merged").eval()
+    with torch.no_grad():
+        found, expected = alone.eval()(**inputs).logits, merged(**inputs).logits
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("data", "answer"),
+    [
+        ({"mlm_probability": 0.2}, "data.mlm_probability: 0.2: a decoder learns every token"),
+        ({"train_on": "all"}, "data.train_on: all is not a part of this task's rows; remove it."),
+    ],
+)
+def test_keys_that_mean_nothing_for_text_are_refused(
+    data: dict[str, Any],
+    answer: str,
+    models: dict[str, Path],
+    folders: dict[str, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    tree = {
+        "task": "text",
+        "output_dir": str(tmp_path / "run"),
+        "model": {"model_name_or_path": str(models["llama"])},
+        "data": {**text_data("text", folders), **data},
+        "adapter": {"method": "lora"},
+        "train": {"global_batch_size": 8, "max_steps": 1, "learning_rate": 1.0e-3},
+    }
+    assert report_errors(False, train_recipe, str(write_recipe(tmp_path, tree)), []) == 2
+    assert f"error: {answer}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("task", "model"), REFUSED)

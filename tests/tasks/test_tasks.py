@@ -23,4 +23,4 @@ def test_text_that_completes_a_prompt_is_scored(task: Task) -> None:
     assert bool(task.metrics) == bool({"completion", "messages"} & set(task.roles))
     assert set(task.metrics) <= METRICS.keys()
     generates = {OBJECTIVES[name].generates for name in task.objectives.values()}
-    assert generates == {task.roles[-1] in ("text", "completion")}
+    assert generates == {task.roles[-1] in ("text", "completion", "messages")}

@@ -7,7 +7,7 @@ that cannot be used at all.
 
 from collections.abc import Callable, Sequence
 
-from peftune.data.encoders import causal, labelled, seq2seq, spans, tagged
+from peftune.data.encoders import causal, hidden, labelled, seq2seq, spans, tagged
 from peftune.data.encoders.job import Encoding
 from peftune.data.examples import Example
 from peftune.data.rows import Outcome
@@ -16,6 +16,8 @@ from peftune.objectives import ObjectiveName
 ENCODERS: dict[ObjectiveName, Callable[[Sequence[Example], Encoding], list[Outcome]]] = {
     "causal": causal.encode,
     "seq2seq": seq2seq.encode,
+    "masked": hidden.encode,
+    "corrupted": hidden.encode,
     "label": labelled.encode,
     "labels": labelled.encode,
     "value": labelled.encode,

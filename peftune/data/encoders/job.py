@@ -24,8 +24,8 @@ class Encoding:
     labels: tuple[str, ...] = ()
     """Names of the labels in the order of their ids."""
     closing_id: int | None = None
-    """Closes each labelled row that its tokenizer leaves open, for a head that reads the score at
-    the end token."""
+    """Closes each row that its tokenizer leaves open: of labels, for a head that reads the score at
+    the end token, and of text with hidden parts for an encoder-decoder."""
     prompts: bool = True
     """Whether rows must know what generation starts from."""
 
