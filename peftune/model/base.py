@@ -159,6 +159,11 @@ def load_base(
         raise
     except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
         # RuntimeError: the weights do not fit the configuration; ImportError: a missing kernel.
+        if 'attn_implementation="eager"' in str(error):
+            raise ModelError(
+                f"model.attn_implementation: transformers has no {section.attn_implementation} for "
+                f"{section.model_name_or_path!r}; set eager."
+            ) from error
         raise ModelError(_unreachable(section, "model", error)) from error
     absent = {*loading["missing_keys"], *(key for key, *_ in loading["mismatched_keys"])}
     new = new_modules(model, head.objective, absent)

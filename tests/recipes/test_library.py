@@ -22,10 +22,10 @@ from peftune.objectives import OBJECTIVES
 from peftune.preparation import prepare_data
 from peftune.recipe import Recipe, load_recipe
 from tests.conftest import REPOSITORY
+from tests.recipes.library_table import RECIPES
 from tests.recipes.toy_data import write_splits
 from tests.recipes.toy_models import TOYS, Toy
 
-RECIPES = sorted((REPOSITORY / "recipes").glob("*/*.yaml"))
 SCHEMA_LINE = "# yaml-language-server: $schema=../recipe.schema.json\n"
 EXPERTS = {"experts", "base_layer"}
 ENGINES = {"NO": "ddp", "MULTI_GPU": "ddp", "DEEPSPEED": "zero", "FSDP": "fsdp2"}
