@@ -23,6 +23,7 @@ from peftune.data.table import Table
 from peftune.errors import DataError, ModelError, RecipeError
 from peftune.model.base import load_config, load_tokenizer, require_end_token
 from peftune.model.head import Head, model_class
+from peftune.model.positions import positions
 from peftune.objectives import OBJECTIVES, Objective
 from peftune.plan import Plan, make_plan
 from peftune.recipe import Recipe
@@ -85,12 +86,14 @@ def prepare_data(recipe: Recipe, shows: bool = False) -> Prepared:
     splits_rows = learns_whole_text(task.roles) or learns_tags(task.roles)
     other_policy = "split" if splits_rows else "truncate_prompt"
     checked = check_splits(splits, tables, encoding, recipe.seed, other_policy)
+    reports = {split: report for split, (_, report) in checked.items()}
+    _require_positions(recipe, config, reports)
     return Prepared(
         tokenizer=tokenizer,
         head=head,
         batching=_batching(head, config),
         rows={split: checked[split][0] if split in checked else [] for split in SPLITS},
-        reports={split: report for split, (_, report) in checked.items()},
+        reports=reports,
         test_examples=_test_examples(tables, reading),
         forced_first_token=forced_first_token(tokenizer, section),
     )
@@ -179,6 +182,22 @@ def _batching(head: Head, config: Any) -> Batching:
     starts = objective == "seq2seq" and config.model_type != "mbart"
     start = config.decoder_start_token_id if starts else None
     return Batching(objective, head.pad_token_id, start)
+
+
+def _require_positions(
+    recipe: Recipe, config: Any, reports: Mapping[Split, SplitReport]
+) -> None:
+    """A row beyond the model's positions would fail in the middle of training, on a GPU without a
+    reason."""
+    limit, allowed = positions(config), recipe.data.max_length
+    for split, report in reports.items():
+        longest = report.longest_row(allowed)
+        if limit is not None and longest > limit:
+            raise DataError(
+                f"data.max_length: {allowed} lets {split} rows of {longest:,} tokens through, and "
+                f"{recipe.model.model_name_or_path!r} has {limit:,} positions; set "
+                f"data.max_length: {limit} and data.overlong."
+            )
 
 
 def _require_validation(recipe: Recipe, tables: Mapping[Split, Table]) -> None:

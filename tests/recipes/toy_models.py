@@ -245,7 +245,9 @@ TOYS = {
         tokenizers.nllb,
         BART_LAYERS,
     ),
-    "google-bert/bert-base-uncased": Toy("BertForMaskedLM", ENCODER, tokenizers.bert, BERT_LAYERS),
+    "google-bert/bert-base-uncased": Toy(
+        "BertForPreTraining", ENCODER, tokenizers.bert, BERT_LAYERS
+    ),
     "FacebookAI/roberta-base": Toy(
         "RobertaForMaskedLM", {**ENCODER, "type_vocab_size": 1}, tokenizers.bart, BERT_LAYERS
     ),
