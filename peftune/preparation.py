@@ -184,9 +184,7 @@ def _batching(head: Head, config: Any) -> Batching:
     return Batching(objective, head.pad_token_id, start)
 
 
-def _require_positions(
-    recipe: Recipe, config: Any, reports: Mapping[Split, SplitReport]
-) -> None:
+def _require_positions(recipe: Recipe, config: Any, reports: Mapping[Split, SplitReport]) -> None:
     """A row beyond the model's positions would fail in the middle of training, on a GPU without a
     reason."""
     limit, allowed = positions(config), recipe.data.max_length

@@ -117,12 +117,12 @@ def check_layers(run: Path, shipped: Recipe, toy: Toy) -> None:
 
 
 def check_learnt(recipe: Recipe, toy: Toy) -> None:
-    """What row 0 teaches is the answer and its end, character for character."""
+    """What a row teaches is the answer and its end, character for character."""
     prepared = prepare_data(recipe)
     if not prepared.objective.generates or recipe.task == "text":
         return
-    learnt = [token for token in prepared.rows["train"][0].labels if token != -100]
-    answer = prepared.examples["train"][0].completion
+    learnt = [token for token in prepared.rows["test"][0].labels if token != -100]
+    answer = prepared.test_examples[0].completion
     text = prepared.tokenizer.decode(learnt)
     if toy.turn_end:
         assert text.removeprefix(" ") == answer + toy.turn_end

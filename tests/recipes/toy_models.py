@@ -217,7 +217,7 @@ TOYS = {
         tokenizers.phi,
         frozenset({"qkv_proj", "o_proj", "gate_up_proj", "down_proj"}),
         templates.PHI,
-        "<|end|><|endoftext|>",
+        "<|end|>",
     ),
     "HuggingFaceTB/SmolLM2-360M-Instruct": Toy(
         "LlamaForCausalLM",
