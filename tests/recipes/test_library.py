@@ -124,7 +124,11 @@ def check_learnt(recipe: Recipe, toy: Toy) -> None:
     learnt = [token for token in prepared.rows["test"][0].labels if token != -100]
     answer = prepared.test_examples[0].completion
     text = prepared.tokenizer.decode(learnt)
-    if toy.turn_end:
+    if recipe.task == "chat":
+        row = json.loads((Path(str(recipe.data.path)) / "test.jsonl").read_text().splitlines()[0])
+        answers = [turn["content"] for turn in row["messages"] if turn["role"] == "assistant"]
+        assert text == "".join(one + toy.turn_end for one in answers)
+    elif toy.turn_end:
         assert text.removeprefix(" ") == answer + toy.turn_end
     else:
         code = recipe.data.target_language or prepared.tokenizer.bos_token or ""
@@ -168,4 +172,7 @@ def logits(model: Any, run: Path) -> torch.Tensor:
     if model.config.is_encoder_decoder:
         inputs["decoder_input_ids"] = torch.tensor([[2, 5, 6]])
     with torch.no_grad():
-        return model.eval()(**inputs).logits  # type: ignore[no-any-return]
+        found = model.eval()(**inputs)
+    if "start_logits" in found:
+        return torch.stack((found.start_logits, found.end_logits))
+    return found.logits  # type: ignore[no-any-return]
