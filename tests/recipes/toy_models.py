@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import transformers as hf
+import transformers
 
 from tests.recipes import toy_templates as templates
 from tests.recipes import toy_tokenizers as tokenizers
@@ -30,7 +30,7 @@ class Toy:
         tokenizer = self.tokenizer()
         tokenizer.chat_template = self.chat_template
         tokenizer.save_pretrained(folder)
-        model_class = vars(hf)[self.model] if self.model in vars(hf) else hf.__getattr__(self.model)
+        model_class = getattr(transformers, self.model)
         config = model_class.config_class(**self.config | self._ids(tokenizer))
         model_class(config).save_pretrained(folder)
 
