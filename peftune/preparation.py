@@ -22,7 +22,7 @@ from peftune.data.sources import open_splits
 from peftune.data.table import Table
 from peftune.errors import DataError, ModelError, RecipeError
 from peftune.model.base import load_config, load_tokenizer, require_end_token
-from peftune.model.head import Head, model_class
+from peftune.model.head import Head, model_class, require_head
 from peftune.model.positions import positions
 from peftune.objectives import OBJECTIVES, Objective
 from peftune.plan import Plan, make_plan
@@ -115,6 +115,7 @@ def _head(
             f"{recipe.model.model_name_or_path!r} is {found}."
         )
     name = possible[found]
+    require_head(config, OBJECTIVES[name], recipe.task)
     if OBJECTIVES[name].generates or name == "span":
         return Head(OBJECTIVES[name], (), pad_token_id)
     counts = {split: counted_labels(table, reading.of(table)) for split, table in tables.items()}

@@ -165,6 +165,9 @@ def load_base(
                 f"{section.model_name_or_path!r}; set eager."
             ) from error
         raise ModelError(_unreachable(section, "model", error)) from error
+    if not head.objective.generates:
+        # Decoders look for the last token that is no padding; without an id they refuse.
+        model.config.get_text_config().pad_token_id = head.pad_token_id
     absent = {*loading["missing_keys"], *(key for key, *_ in loading["mismatched_keys"])}
     new = new_modules(model, head.objective, absent)
     lost = sorted(key for key in absent if not key.startswith(tuple(f"{name}." for name in new)))

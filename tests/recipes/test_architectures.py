@@ -75,3 +75,29 @@ def test_generation_settings_in_an_old_configuration_do_no_harm(toys: Toys, tmp_
     assert settings.no_repeat_ngram_size is None
     assert settings.forced_bos_token_id is None
     torch.testing.assert_close(*both_logits(tmp_path / "run", base), rtol=1e-5, atol=1e-5)
+
+
+def classifier(base: Path, folder: Path) -> tuple[str, list[str]]:
+    """The recipe of a classifier, with another model in it."""
+    path = REPOSITORY / "recipes" / "encoder" / "bert-base-classify.yaml"
+    return str(path), [*small(load_recipe(path), base, folder), "adapter.target_modules=all-linear"]
+
+
+def test_a_model_that_sees_can_classify_text(toys: Toys, tmp_path: Path) -> None:
+    base = toys("google/gemma-3-4b-it")
+    train_recipe(*classifier(base, tmp_path))
+    torch.testing.assert_close(*both_logits(tmp_path / "run", base), rtol=1e-5, atol=1e-5)
+    names = load_file(tmp_path / "run" / "adapter_model.safetensors").keys()
+    assert not any("vision" in name for name in names)
+
+
+@pytest.mark.parametrize("override", ["seed=1", "quantization.method=bnb-nf4"])
+def test_an_architecture_without_the_output_layer_is_refused(
+    override: str, toys: Toys, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, overrides = classifier(toys("facebook/nllb-200-distilled-600M"), tmp_path)
+    assert report_errors(False, train_recipe, path, [*overrides, override]) == 2
+    assert (
+        "error: task: classify needs an output layer that transformers does not have for models of "
+        "type 'm2m_100'; choose another model.\n" in capsys.readouterr().err
+    )
