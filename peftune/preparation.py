@@ -24,7 +24,8 @@ from peftune.data.sources import open_splits
 from peftune.data.table import Table
 from peftune.errors import DataError, ModelError, RecipeError
 from peftune.model.base import load_config, load_tokenizer, require_end_token
-from peftune.model.head import Head, model_class
+from peftune.model.head import Head, model_class, require_head
+from peftune.model.positions import positions
 from peftune.objectives import OBJECTIVES, Objective
 from peftune.plan import Plan, make_plan
 from peftune.recipe import Recipe
@@ -87,12 +88,14 @@ def prepare_data(recipe: Recipe, shows: bool = False) -> Prepared:
     splits_rows = learns_whole_text(task.roles) or learns_tags(task.roles)
     other_policy = "split" if splits_rows else "truncate_prompt"
     checked = check_splits(splits, tables, encoding, recipe.seed, other_policy)
+    reports = {split: report for split, (_, report) in checked.items()}
+    _require_positions(recipe, config, reports)
     return Prepared(
         tokenizer=tokenizer,
         head=head,
         batching=_batching(recipe, head, tokenizer, config),
         rows={split: checked[split][0] if split in checked else [] for split in SPLITS},
-        reports={split: report for split, (_, report) in checked.items()},
+        reports=reports,
         test_examples=_test_examples(tables, reading),
         forced_first_token=forced_first_token(tokenizer, section),
     )
@@ -114,6 +117,7 @@ def _head(
             f"{recipe.model.model_name_or_path!r} is {found}."
         )
     name = possible[found]
+    require_head(config, OBJECTIVES[name], recipe.task)
     if OBJECTIVES[name].generates or name == "span":
         return Head(OBJECTIVES[name], (), pad_token_id)
     counts = {split: counted_labels(table, reading.of(table)) for split, table in tables.items()}
@@ -195,6 +199,20 @@ def _batching(recipe: Recipe, head: Head, tokenizer: Any, config: Any) -> Batchi
     vocabulary = config.get_text_config().vocab_size
     hides = corruption(objective, tokenizer, vocabulary, recipe.data, recipe.seed)
     return Batching(objective, head.pad_token_id, start, hides)
+
+
+def _require_positions(recipe: Recipe, config: Any, reports: Mapping[Split, SplitReport]) -> None:
+    """A row beyond the model's positions would fail in the middle of training, on a GPU without a
+    reason."""
+    limit, allowed = positions(config), recipe.data.max_length
+    for split, report in reports.items():
+        longest = report.longest_row(allowed)
+        if limit is not None and longest > limit:
+            raise DataError(
+                f"data.max_length: {allowed} lets {split} rows of {longest:,} tokens through, and "
+                f"{recipe.model.model_name_or_path!r} has {limit:,} positions; set "
+                f"data.max_length: {limit} and data.overlong."
+            )
 
 
 def _require_validation(recipe: Recipe, tables: Mapping[Split, Table]) -> None:

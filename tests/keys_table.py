@@ -1,6 +1,7 @@
 """The README's tables of recipe keys and of tasks, made from the code.
 
-`python -m tests.keys_table` writes them, and recipes/recipe.schema.json, anew.
+`python -m tests.keys_table` writes them, recipes/recipe.schema.json and the table of
+recipes/README.md anew.
 """
 
 import json
@@ -13,6 +14,9 @@ import yaml
 from peftune.objectives import MODEL_CLASSES
 from peftune.recipe import json_schema
 from peftune.tasks import TASKS
+from tests.recipes.library_table import BEGIN as BEGIN_RECIPES
+from tests.recipes.library_table import END as END_RECIPES
+from tests.recipes.library_table import LIBRARY, library_table
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 README = REPOSITORY / "README.md"
@@ -158,6 +162,10 @@ def main() -> None:
     text = _replaced(README.read_text(encoding="utf-8"), BEGIN, END, keys_table())
     README.write_text(_replaced(text, BEGIN_TASKS, END_TASKS, tasks_table()), encoding="utf-8")
     SCHEMA_FILE.write_text(schema_text(), encoding="utf-8")
+    library = LIBRARY.read_text(encoding="utf-8")
+    LIBRARY.write_text(
+        _replaced(library, BEGIN_RECIPES, END_RECIPES, library_table()), encoding="utf-8"
+    )
 
 
 if __name__ == "__main__":

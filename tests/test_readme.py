@@ -17,6 +17,7 @@ from accelerate.commands.launch import launch_command_parser
 
 from peftune.compatibility import check_recipe
 from peftune.engines.launch import Launch
+from peftune.objectives import MODEL_CLASSES
 from peftune.recipe import load_recipe
 from tests.conftest import REPOSITORY
 from tests.engines.test_layouts import LAYOUTS
@@ -108,6 +109,8 @@ def checkout(tmp_path: Path) -> Path:
     folder = make_checkout(tmp_path / "checkout")
     for recipe in RECIPES:
         (folder / "recipes" / recipe.name).write_bytes(recipe.read_bytes())
+    for part in MODEL_CLASSES:
+        (folder / "recipes" / part).symlink_to(REPOSITORY / "recipes" / part)
     return folder
 
 

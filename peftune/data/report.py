@@ -50,6 +50,11 @@ class SplitReport:
         """Tokens of the longest example before any policy."""
         return int(self.ledger["tokens"].max(initial=0))
 
+    def longest_row(self, max_length: int) -> int:
+        """Tokens of the longest encoded row; a longer example was brought down to `max_length`."""
+        kept = self.ledger["tokens"][self.ledger["rows"] > 0]
+        return int(np.minimum(kept, max_length).max(initial=0))
+
     def __str__(self) -> str:
         policies = (
             ("dropped", self.dropped),

@@ -11,6 +11,7 @@ from transformers import GenerationConfig
 
 from peftune.errors import ModelError
 from peftune.evaluation.section import EvaluationSection
+from peftune.model.positions import positions
 
 Prompt = Sequence[int]
 
@@ -105,23 +106,21 @@ def padded(
 
 def require_room(model: Any, prompts: Sequence[Prompt], section: EvaluationSection) -> None:
     """Raise ModelError when the longest prompt leaves no room for `max_new_tokens`."""
-    try:
-        positions = model.config.get_text_config(decoder=True).max_position_embeddings
-    except AttributeError:
-        # ALiBi and state space models have no position table to run out of.
+    limit = positions(model.config)
+    if limit is None:
         return
     longest = max(map(len, prompts), default=0)
     if model.config.is_encoder_decoder:
         # The prompt has positions of its own.
-        if section.max_new_tokens > positions:
+        if section.max_new_tokens > limit:
             raise ModelError(
                 f"evaluation.max_new_tokens: {section.max_new_tokens} does not fit the model's "
-                f"{positions} positions; lower it."
+                f"{limit} positions; lower it."
             )
-    elif longest + section.max_new_tokens > positions:
+    elif longest + section.max_new_tokens > limit:
         raise ModelError(
             f"evaluation.max_new_tokens: {section.max_new_tokens} after a prompt of {longest} tokens "
-            f"does not fit the model's {positions} positions; lower it, or data.max_length."
+            f"does not fit the model's {limit} positions; lower it, or data.max_length."
         )
 
 

@@ -159,7 +159,15 @@ def load_base(
         raise
     except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
         # RuntimeError: the weights do not fit the configuration; ImportError: a missing kernel.
+        if 'attn_implementation="eager"' in str(error):
+            raise ModelError(
+                f"model.attn_implementation: transformers has no {section.attn_implementation} for "
+                f"{section.model_name_or_path!r}; set eager."
+            ) from error
         raise ModelError(_unreachable(section, "model", error)) from error
+    if not head.objective.generates:
+        # Decoders look for the last token that is no padding; without an id they refuse.
+        model.config.get_text_config().pad_token_id = head.pad_token_id
     absent = {*loading["missing_keys"], *(key for key, *_ in loading["mismatched_keys"])}
     new = new_modules(model, head.objective, absent)
     lost = sorted(key for key in absent if not key.startswith(tuple(f"{name}." for name in new)))

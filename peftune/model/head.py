@@ -23,8 +23,6 @@ class Head:
         return {
             **self._outputs(),
             "problem_type": self.objective.problem_type,
-            # Decoders look for the last token that is no padding; without an id they refuse.
-            "pad_token_id": self.pad_token_id,
             # A head of another task is replaced, not squeezed in.
             "ignore_mismatched_sizes": True,
         }
@@ -60,6 +58,26 @@ def model_class(config: Any) -> ModelClass:
         f"model.model_name_or_path: transformers knows no language model of type "
         f"{config.model_type!r}."
     )
+
+
+HEAD_TABLES = {
+    "AutoModelForSequenceClassification": "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES",
+    "AutoModelForTokenClassification": "MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES",
+    "AutoModelForQuestionAnswering": "MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES",
+}
+
+
+def require_head(config: Any, objective: Objective, task: str) -> None:
+    """Raise ModelError for an architecture that transformers has no such output layer for."""
+    from transformers.models.auto import modeling_auto
+
+    if objective.generates or "auto_map" in config.to_dict():
+        return
+    if config.model_type not in modeling_auto.__dict__[HEAD_TABLES[objective.auto_class]]:
+        raise ModelError(
+            f"task: {task} needs an output layer that transformers does not have for models of type "
+            f"{config.model_type!r}; choose another model."
+        )
 
 
 def head_modules(config: Any, head: Head) -> list[str]:

@@ -22,3 +22,9 @@ def toys(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
         return made[model]
 
     return toy
+
+
+@pytest.fixture(autouse=True)
+def few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The intervals of toys say nothing."""
+    monkeypatch.setattr("peftune.evaluation.metrics.RESAMPLES", 20)

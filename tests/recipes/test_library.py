@@ -22,10 +22,10 @@ from peftune.objectives import OBJECTIVES
 from peftune.preparation import prepare_data
 from peftune.recipe import Recipe, load_recipe
 from tests.conftest import REPOSITORY
+from tests.recipes.library_table import RECIPES
 from tests.recipes.toy_data import write_splits
 from tests.recipes.toy_models import TOYS, Toy
 
-RECIPES = sorted((REPOSITORY / "recipes").glob("*/*.yaml"))
 SCHEMA_LINE = "# yaml-language-server: $schema=../recipe.schema.json\n"
 EXPERTS = {"experts", "base_layer"}
 ENGINES = {"NO": "ddp", "MULTI_GPU": "ddp", "DEEPSPEED": "zero", "FSDP": "fsdp2"}
@@ -117,14 +117,18 @@ def check_layers(run: Path, shipped: Recipe, toy: Toy) -> None:
 
 
 def check_learnt(recipe: Recipe, toy: Toy) -> None:
-    """What row 0 teaches is the answer and its end, character for character."""
+    """What a row teaches is the answer and its end, character for character."""
     prepared = prepare_data(recipe)
     if not prepared.objective.generates or recipe.task == "text":
         return
-    learnt = [token for token in prepared.rows["train"][0].labels if token != -100]
-    answer = prepared.examples["train"][0].completion
+    learnt = [token for token in prepared.rows["test"][0].labels if token != -100]
+    answer = prepared.test_examples[0].completion
     text = prepared.tokenizer.decode(learnt)
-    if toy.turn_end:
+    if recipe.task == "chat":
+        row = json.loads((Path(str(recipe.data.path)) / "test.jsonl").read_text().splitlines()[0])
+        answers = [turn["content"] for turn in row["messages"] if turn["role"] == "assistant"]
+        assert text == "".join(one + toy.turn_end for one in answers)
+    elif toy.turn_end:
         assert text.removeprefix(" ") == answer + toy.turn_end
     else:
         code = recipe.data.target_language or prepared.tokenizer.bos_token or ""
@@ -168,4 +172,7 @@ def logits(model: Any, run: Path) -> torch.Tensor:
     if model.config.is_encoder_decoder:
         inputs["decoder_input_ids"] = torch.tensor([[2, 5, 6]])
     with torch.no_grad():
-        return model.eval()(**inputs).logits  # type: ignore[no-any-return]
+        found = model.eval()(**inputs)
+    if "start_logits" in found:
+        return torch.stack((found.start_logits, found.end_logits))
+    return found.logits  # type: ignore[no-any-return]

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import transformers as hf
+import transformers
 
 from tests.recipes import toy_templates as templates
 from tests.recipes import toy_tokenizers as tokenizers
@@ -30,7 +30,7 @@ class Toy:
         tokenizer = self.tokenizer()
         tokenizer.chat_template = self.chat_template
         tokenizer.save_pretrained(folder)
-        model_class = vars(hf)[self.model] if self.model in vars(hf) else hf.__getattr__(self.model)
+        model_class = getattr(transformers, self.model)
         config = model_class.config_class(**self.config | self._ids(tokenizer))
         model_class(config).save_pretrained(folder)
 
@@ -217,7 +217,7 @@ TOYS = {
         tokenizers.phi,
         frozenset({"qkv_proj", "o_proj", "gate_up_proj", "down_proj"}),
         templates.PHI,
-        "<|end|><|endoftext|>",
+        "<|end|>",
     ),
     "HuggingFaceTB/SmolLM2-360M-Instruct": Toy(
         "LlamaForCausalLM",
@@ -245,7 +245,9 @@ TOYS = {
         tokenizers.nllb,
         BART_LAYERS,
     ),
-    "google-bert/bert-base-uncased": Toy("BertForMaskedLM", ENCODER, tokenizers.bert, BERT_LAYERS),
+    "google-bert/bert-base-uncased": Toy(
+        "BertForPreTraining", ENCODER, tokenizers.bert, BERT_LAYERS
+    ),
     "FacebookAI/roberta-base": Toy(
         "RobertaForMaskedLM", {**ENCODER, "type_vocab_size": 1}, tokenizers.bart, BERT_LAYERS
     ),
