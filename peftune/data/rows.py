@@ -33,7 +33,8 @@ class EncodedRow:
     input_ids: tuple[int, ...]
     labels: tuple[float, ...]
     """What is learnt; -100 where nothing is. Causal: one for each of `input_ids`, and never one at
-    position 0. Seq2seq: the target's tokens. Labels: the class, 0 or 1 for each label, or the value."""
+    position 0. Seq2seq: the target's tokens. Labels: the class, 0 or 1 for each label, or the value.
+    Tags: one for each of `input_ids`. Span: the indices of its first and its last token."""
     prompt_ids: tuple[int, ...]
     """What generation starts from; empty for plain text."""
     row: int

@@ -68,3 +68,18 @@ def test_labels_are_no_tokens(objective: str, labels: tuple[float, ...], learnt:
     assert batch["token_type_ids"].tolist() == batch["input_ids"].new_tensor([[0, 1]] * 2).tolist()
     assert batch["input_ids"].tolist() == [[5, 6]] * 2
     assert count_targets(batch["labels"], batching.objective) == learnt
+
+
+def test_tags_are_padded_and_spans_are_two_numbers() -> None:
+    """A filler repeats the first row in full, as it needs something to attend to."""
+    tags = Batching("tags", 0)
+    rows = [EncodedRow((5, 6, 7), (-100, 1, -100), (), 0), EncodedRow((8,), (0,), (), 1)]
+    batch = tags.collate([*rows, tags.filler(rows)])
+    nothing = [-100] * 3
+    assert batch["labels"].tolist() == [[-100, 1, -100], [0, -100, -100], nothing]
+    assert count_targets(batch["labels"], "tags") == 2
+    spans = Batching("span", 0)
+    rows = [EncodedRow((5, 6, 7), (1, 2), (), 0), EncodedRow((8, 9), (0, 0), (), 0)]
+    batch = spans.collate([*rows, spans.filler(rows)])
+    assert batch["labels"].tolist() == [[1, 2], [0, 0], [-100, -100]]
+    assert count_targets(batch["labels"], "span") == 4

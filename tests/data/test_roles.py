@@ -9,6 +9,8 @@ from peftune.errors import DataError
 PROMPT = ("prompt", "completion")
 TEXT = ("text",)
 CHAT = ("messages",)
+TAGS = ("words", "tags")
+SPANS = ("context", "question", "answers")
 
 
 def section(**keys: Any) -> DataSection:
@@ -88,6 +90,52 @@ def section(**keys: Any) -> DataSection:
             PROMPT,
             {"prompt_template": "{dialogue} {summary}", "columns": {"completion": "summary"}},
             "data.prompt_template: {summary} holds the answer, which must not stand in the prompt.",
+        ),
+        (
+            TAGS,
+            {"prompt_template": "{words}"},
+            "data.prompt_template: this task reads words and their tags as they are; remove it.",
+        ),
+        (
+            SPANS,
+            {"chat_template": "tokenizer"},
+            "data.chat_template: this task reads a question and its context as they are; remove it.",
+        ),
+        (
+            TAGS,
+            {"source_language": "de_DE"},
+            "data.source_language: this task reads words and their tags as they are; remove it.",
+        ),
+        (
+            TAGS,
+            {"overlong": "truncate_prompt"},
+            "data.overlong: truncate_prompt would lose words and their tags. Use split, drop or "
+            "error.",
+        ),
+        (
+            SPANS,
+            {"overlong": "drop"},
+            "data.overlong: drop: this task reads long contexts in windows that overlap by "
+            "data.doc_stride tokens; remove it.",
+        ),
+        (
+            TAGS,
+            {"problem_type": "regression"},
+            "data.problem_type: regression is for task classify; remove it.",
+        ),
+        (SPANS, {"labels": ["O"]}, "data.labels: this task learns no labels; remove it."),
+        (PROMPT, {"doc_stride": 64}, "data.doc_stride: 64 is for task extract; remove it."),
+        (
+            SPANS,
+            {"max_length": 140},
+            "data.doc_stride: 128 leaves no room in windows of data.max_length: 140 tokens; lower "
+            "it, or raise data.max_length.",
+        ),
+        (
+            SPANS,
+            {"columns": {"label": "x"}},
+            "data.columns: unknown role 'label'. The roles of this task are: context, question, "
+            "answers, answer, answer_start.",
         ),
     ],
 )

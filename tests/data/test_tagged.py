@@ -133,6 +133,10 @@ def test_a_word_that_the_tokenizer_drops_is_a_fault_with_a_way_out() -> None:
     )
 
 
+def test_an_unknown_tag_may_be_left_out(word_pieces: Any) -> None:
+    assert encoded(tagged("Tom saw", "B-PER B-ORG"), word_pieces).fault == "unknown_label"
+
+
 def read(path: Path, **keys: Any) -> list[Example]:
     table = read_named([str(path)], "data.train")
     return read_examples(table, DataSection(train=str(path), **keys), ROLES, None)

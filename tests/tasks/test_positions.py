@@ -6,13 +6,16 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from tokenizers import Tokenizer, processors
 from transformers import PreTrainedTokenizerFast, RobertaConfig, RobertaForMaskedLM, pipeline
 
+from peftune.artefacts import merge_run
+from peftune.cli import report_errors, train_recipe
 from peftune.engines.launch import read_launch
 from peftune.pipeline import evaluate_run
 from peftune.recipe import load_recipe
-from tests.conftest import SIZES, asked_rows
+from tests.conftest import SIZES, asked_rows, write_recipe
 from tests.tasks.test_models import reloaded_logits, scores, trained
 
 
@@ -126,3 +129,30 @@ def test_a_finished_run_is_measured_again(
     (run / "eval_results.json").unlink()
     evaluate_run(load_recipe(run / "recipe.yaml"), read_launch({}), run)
     assert scores(run) == before
+    merge_run(load_recipe(run / "recipe.yaml"), run, tmp_path / "merged")
+    again, first = (
+        load_file(folder / "model.safetensors") for folder in (tmp_path / "merged", run / "merged")
+    )
+    assert again.keys() == first.keys()
+    assert all(torch.equal(again[name], first[name]) for name in first)
+
+
+def test_smoothing_over_positions_is_refused(
+    models: dict[str, Path], asked_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tree = {
+        "task": "extract",
+        "output_dir": str(tmp_path / "run"),
+        "model": {"model_name_or_path": str(models["bert"])},
+        "data": {"path": str(asked_folder), "max_length": 160},
+        "adapter": {"method": "lora"},
+        "train": {
+            "global_batch_size": 8,
+            "max_steps": 1,
+            "learning_rate": 1.0e-3,
+            "label_smoothing_factor": 0.1,
+        },
+    }
+    assert report_errors(False, train_recipe, str(write_recipe(tmp_path, tree)), []) == 2
+    message = capsys.readouterr().err
+    assert "error: train.label_smoothing_factor: 0.1 spreads the target over all tokens" in message

@@ -4,7 +4,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, LlamaForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForQuestionAnswering,
+    AutoModelForTokenClassification,
+    LlamaForCausalLM,
+)
 
 from peftune.data.collate import Batching
 from peftune.data.rows import IGNORED, EncodedRow
@@ -161,3 +166,31 @@ def test_a_filler_batch_goes_through_the_model(llama: LlamaForCausalLM) -> None:
     llama.zero_grad()
     assert gradients
     assert all(torch.count_nonzero(gradient) == 0 for gradient in gradients)
+
+
+def test_tags_and_spans_are_the_models_own_loss(models: dict[str, Path]) -> None:
+    """transformers takes the mean over tagged tokens, and over windows of both borders' means."""
+    ids = torch.tensor([[5, 6, 7, 8], [9, 10, 11, 12]])
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    tags = torch.tensor([[IGNORED, 1, 2, IGNORED], [0, IGNORED, 1, 1]])
+    tagger = AutoModelForTokenClassification.from_pretrained(models["bert"], num_labels=3).eval()
+    span = torch.tensor([[1, 2], [0, 0]])
+    reader = AutoModelForQuestionAnswering.from_pretrained(models["bert"]).eval()
+    with torch.no_grad():
+        ours = batch_nll_sum(tagger, {**inputs, "labels": tags}, "tags") / 5
+        assert float(ours) == pytest.approx(float(tagger(**inputs, labels=tags).loss))
+        ours = batch_nll_sum(reader, {**inputs, "labels": span}, "span") / 4
+        theirs = reader(**inputs, start_positions=span[:, 0], end_positions=span[:, 1]).loss
+        assert float(ours) == pytest.approx(float(theirs))
+
+
+def test_the_loss_of_a_span_does_not_depend_on_its_batch(models: dict[str, Path]) -> None:
+    """Padding is no place for an answer: with it the sum would grow with the width of the batch."""
+    torch.manual_seed(0)
+    model = AutoModelForQuestionAnswering.from_pretrained(models["bert"]).eval()
+    batching = Batching("span", pad_token_id=0)
+    rows = [EncodedRow((5, 6, 7), (1, 2), (), 0), EncodedRow((8,) * 20, (0, 0), (), 1)]
+    with torch.no_grad():
+        together = batch_nll_sum(model, batching.collate(rows), "span")
+        alone = sum(batch_nll_sum(model, batching.collate([row]), "span") for row in rows)
+    assert float(together) == pytest.approx(float(alone), rel=1e-5)
