@@ -97,11 +97,14 @@ def comparison(
     for name, adapted in scores["adapted"].items():
         if isinstance(adapted, list):
             continue
-        table.add_row(*map(Text, (name, _shown(scores["base"][name]), _shown(adapted))))
+        table.add_row(*map(Text, (name, _shown(scores["base"].get(name)), _shown(adapted))))
     return [table, *(_sample(row) for row in predictions[:shown])]
 
 
 def _shown(value: Any) -> str:
+    """A measure; a model may have none, as a correlation where every answer is the same."""
+    if value is None:
+        return "none"
     if isinstance(value, Mapping):
         return f"{value['value']:.4f} [{value['low']:.4f}, {value['high']:.4f}]"
     return f"{value:.4f}"

@@ -250,7 +250,7 @@ def _evaluation(shown: Mapping[str, Any], objective: Objective, results: Mapping
     table = _table(
         ("", "base", "adapted"),
         [
-            (name, _number(results["base"][name]), _number(value))
+            (name, _number(results["base"].get(name)), _number(value))
             for name, value in results["adapted"].items()
             if not isinstance(value, list)
         ],
@@ -281,6 +281,8 @@ def _versions() -> str:
 
 
 def _number(value: Any) -> str:
+    if value is None:
+        return "none"
     if isinstance(value, Mapping):
         return f"{value['value']:.4f} [{value['low']:.4f}, {value['high']:.4f}]"
     return f"{value:,}" if isinstance(value, int) else f"{value:,.4f}"

@@ -123,3 +123,13 @@ def test_long_inputs_are_cut_to_about_ten_lines() -> None:
     assert len(shortened("word " * 1_000)) < 1_000
     assert shortened("\n".join(lines[:10]) + "\n") == "\n".join(lines[:10])
     assert shortened("short") == "short"
+
+
+def test_a_measure_that_the_base_does_not_have() -> None:
+    """A head that gives every row the same value has no correlation with anything."""
+    measures = {"pearson": {"value": 0.9, "low": 0.8, "high": 1.0}}
+    base = Measurement(("1", "1"), 2.0, 10, {"pairs": 1.0})
+    adapted = Measurement(("1", "2"), 1.0, 10, measures)
+    scores = results([], base, adapted, REFERENCES, 2, 0, None)
+    (line,) = (line for line in printed(scores, [], 0).splitlines() if "pearson" in line)
+    assert "none" in line and "0.9000 [0.8000, 1.0000]" in line
