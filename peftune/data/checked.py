@@ -68,6 +68,7 @@ def check_splits(
 
 
 def _report(split: Split, part: _Part, job: Encoding) -> SplitReport:
+    source = part.table.source
     return SplitReport(
         split=split,
         ledger=part.ledger,

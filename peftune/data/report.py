@@ -29,6 +29,8 @@ class SplitReport:
     """What is learnt."""
     train_on: str = ""
     """Which part of a row is learnt, where that can be chosen."""
+    sources: tuple[str, ...] = ()
+    """Of a mixture: how many rows of each source are used."""
 
     @property
     def rows(self) -> int:
@@ -65,8 +67,11 @@ class SplitReport:
         changes = "".join(f", {count:,} {what}" for what, count in policies if count)
         return (
             f"{self.split}: {self.rows:,} rows{changes}; {self._learnt()}; "
-            f"longest row {self.longest:,} tokens"
+            f"longest row {self.longest:,} tokens{self._mixed()}"
         )
+
+    def _mixed(self) -> str:
+        return f"; mixed from {', '.join(self.sources)}" if self.sources else ""
 
     def _learnt(self) -> str:
         learnt, tokens = self.ledger.total("learnt"), self.ledger.total("kept")
@@ -87,6 +92,7 @@ class SplitReport:
             "tokens": self.ledger.total("kept"),
             "unknown_tokens": self.ledger.total("unknown"),
             "length": {f"p{p}": int(np.percentile(lengths, p)) for p in PERCENTILES},
+            "sources": list(self.sources),
             "accepted": [finding.to_dict() for finding in self.findings],
         }
 

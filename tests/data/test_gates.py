@@ -112,3 +112,17 @@ def test_an_accepted_fault_stands_in_the_report_and_the_card(tree: dict[str, Any
     report = json.loads((run / "data_report.json").read_text())
     assert report["train"]["dropped"] == 1
     assert "- 1 of 10 train rows: invalid, left out" in (run / "README.md").read_text()
+
+
+def test_a_mixture_says_how_much_of_each_source_it_uses(
+    tree: dict[str, Any], tmp_path: Path
+) -> None:
+    places = [write_jsonl(tmp_path / f"{i}.jsonl", sentence_pairs(n, o)) for i, n, o in
+              ((0, 8, 0), (1, 30, 10))]  # fmt: skip
+    del tree["data"]["train"], tree["data"]["columns"]
+    columns = {"prompt": "dialogue", "completion": "summary"}
+    entries = [{"train": str(file), "columns": columns, "weight": 1.0} for file in places]
+    recipe = Recipe.model_validate({**tree, "data": {**tree["data"], "mixture": entries}})
+    report = report_data(recipe)["train"]
+    assert report["rows"] == 16
+    assert report["sources"] == [f"8 of 8 rows of {places[0]}", f"8 of 30 rows of {places[1]}"]
