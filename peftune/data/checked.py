@@ -17,6 +17,7 @@ from peftune.data.gates import (
     unknown_tokens,
 )
 from peftune.data.ledger import Ledger
+from peftune.data.mixture import Mixed
 from peftune.data.overlap import set_aside
 from peftune.data.report import SplitReport
 from peftune.data.section import DataSection, Split
@@ -77,6 +78,7 @@ def _report(split: Split, part: _Part, job: Encoding) -> SplitReport:
         overlong=job.section.overlong,
         learnt="labels" if job.labels else "borders" if job.objective == "span" else "tokens",
         train_on=_part_learnt(job),
+        sources=source.shares if isinstance(source, Mixed) else (),
     )
 
 
