@@ -23,6 +23,7 @@ from peftune.data.labels import LabelCounts, count_labels
 from peftune.data.ledger import LEDGER, Ledger, ledger_batch
 from peftune.data.shards import Shard, StoredRows, mapped, row_batch, row_schema, write_batches
 from peftune.data.table import Chunk, Row, Table
+from peftune.errors import DataError
 from peftune.records import read_json, write_json
 
 CACHE_VARIABLE = "PEFTUNE_CACHE"
@@ -87,21 +88,32 @@ def encode_split(table: Table, job: SplitJob, title: str, shows: bool) -> Encode
 
 
 def counted_labels(table: Table, reading: Reading) -> LabelCounts:
-    """The labels of a split, from disk where they were counted before."""
+    """The labels of a split, from disk where they were counted before.
+
+    Raises DataError for a split in which no row can be used; single such rows are left to the gates.
+    """
     section = reading.section.model_dump(mode="json", exclude=WHERE_NOT_WHAT)
     identity = json.dumps([FORMAT, __version__, table.fingerprint(), section], sort_keys=True)
     file = cache_folder() / "labels" / f"{hashlib.sha256(identity.encode()).hexdigest()}.json"
     if not file.is_file():
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_json(file, vars(count_labels(_labels(table, reading), table)))
+        write_json(file, vars(_counted(table, reading)))
     return LabelCounts(**read_json(file))
 
 
-def _labels(table: Table, reading: Reading) -> Iterator[tuple[int, Any]]:
-    """Rows without a usable label are left to the gates."""
-    for some in _batched(iter(table)):
-        for example in read_rows(some, reading, table.key)[0]:
-            yield example.row, example.label
+def _counted(table: Table, reading: Reading) -> LabelCounts:
+    wrong: list[Problem] = []
+
+    def labels() -> Iterator[tuple[int, Any]]:
+        for some in _batched(iter(table)):
+            examples, problems = read_rows(some, reading, table.key)
+            wrong.extend(problems[:1])
+            yield from ((example.row, example.label) for example in examples)
+
+    counts = count_labels(labels(), table)
+    if not counts.names and wrong:
+        raise DataError(f"{wrong[0].text} in every row; the first is {table.at(wrong[0].row)}.")
+    return counts
 
 
 def split_key(table: Table, job: SplitJob) -> str:
