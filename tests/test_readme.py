@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
@@ -16,6 +16,7 @@ from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import launch_command_parser
 
 from peftune.compatibility import check_recipe
+from peftune.data.section import DataSection
 from peftune.engines.launch import Launch
 from peftune.objectives import MODEL_CLASSES
 from peftune.recipe import load_recipe
@@ -315,3 +316,10 @@ def test_every_dependency_is_justified() -> None:
 
 def test_the_pre_commit_file_is_valid() -> None:
     shell("pre-commit validate-config .pre-commit-config.yaml", REPOSITORY)
+
+
+def test_the_readme_has_every_gate() -> None:
+    table = README.partition("| Gate (`data.accept`)")[2].partition("\n\n")[0]
+    cells = [line.split("|")[1] for line in table.splitlines()[2:]]
+    gates, _ = get_args(DataSection.model_fields["accept"].annotation)
+    assert sorted(re.findall(r"`(\w+)`", " ".join(cells))) == sorted(get_args(gates))
