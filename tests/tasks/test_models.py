@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from peft import AutoPeftModel, PeftModel
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, GenerationConfig
 from transformers.models.auto import modeling_auto
 
 from peftune.cli import report_errors, train_recipe
@@ -31,6 +31,7 @@ TEXTS = [
     for model, kind in CLASS_OF.items()
     if kind in task.objectives and OBJECTIVES[task.objectives[kind]].generates  # type: ignore[index]
 ]
+WRITING = ("qa", "summarize", "translate", "instruct")
 LABELS = [(kind, model) for kind in KINDS for model in CLASS_OF]
 REFUSED = [
     (task.name, model)
@@ -89,24 +90,47 @@ def scores(run: Path) -> dict[str, Any]:
     return dict(json.loads((run / "eval_results.json").read_text()))
 
 
-def reloaded_logits(run: Path, base: Path) -> tuple[torch.Tensor, torch.Tensor]:
-    """Of the adapter by plain peft, and of the merged model by plain transformers."""
-    config = json.loads((run / "adapter_config.json").read_text())
-    (name,) = {o.auto_class for o in OBJECTIVES.values() if o.task_type == config["task_type"]}
+def reloaded(run: Path, base: Path) -> tuple[Any, Any]:
+    """The adapter by plain peft, and the merged model by plain transformers."""
+    task_type = json.loads((run / "adapter_config.json").read_text())["task_type"]
+    (name,) = {o.auto_class for o in OBJECTIVES.values() if o.task_type == task_type}
     auto_class, head = modeling_auto.__dict__[name], {}
     if (run / "labels.json").is_file():
         head = {"num_labels": len(json.loads((run / "labels.json").read_text())["labels"])}
         head["pad_token_id"] = 0
-    inputs = dict(AutoTokenizer.from_pretrained(run)("the tea was odd<eos>", return_tensors="pt"))
-    if config["task_type"] == "SEQ_2_SEQ_LM":
-        inputs["decoder_input_ids"] = torch.tensor([[0, 5, 6]])
     frozen = auto_class.from_pretrained(base, dtype=torch.float32, **head)
+    adapted = PeftModel.from_pretrained(frozen, str(run)).eval()
+    return adapted, auto_class.from_pretrained(run / "merged").eval()
+
+
+def reloaded_logits(run: Path, base: Path) -> tuple[torch.Tensor, torch.Tensor]:
+    """What both say to one text."""
+    inputs = dict(AutoTokenizer.from_pretrained(run)("the tea was odd<eos>", return_tensors="pt"))
+    models = reloaded(run, base)
+    if models[1].config.is_encoder_decoder and not (run / "labels.json").is_file():
+        inputs["decoder_input_ids"] = torch.tensor([[0, 5, 6]])
     with torch.no_grad():
-        adapted = PeftModel.from_pretrained(frozen, str(run)).eval()(**inputs)
-        merged = auto_class.from_pretrained(run / "merged").eval()(**inputs)
-    if config["task_type"] == "QUESTION_ANS":
+        adapted, merged = (model(**inputs) for model in models)
+    if "start_logits" in adapted:
         return both_ends(adapted), both_ends(merged)
     return adapted.logits, merged.logits
+
+
+def predictions(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "predictions.jsonl").read_text().splitlines()]
+
+
+def generated(model: Any, run: Path, prompts: list[str]) -> list[str]:
+    """Greedy continuations, one at a time, as a person would ask for them."""
+    tokenizer = AutoTokenizer.from_pretrained(run)
+    settings = GenerationConfig.from_pretrained(run)
+    texts = []
+    for prompt in prompts:
+        inputs = tokenizer(prompt, return_tensors="pt", return_token_type_ids=False)
+        ids = model.generate(**inputs, generation_config=settings, max_new_tokens=4)[0]
+        new = ids if model.config.is_encoder_decoder else ids[inputs["input_ids"].shape[1] :]
+        texts.append(tokenizer.decode(new, skip_special_tokens=True).strip())
+    return texts
 
 
 def both_ends(outputs: Any) -> torch.Tensor:
@@ -125,6 +149,29 @@ def test_text_is_learnt(
     for measures in (found["base"], found["adapted"]):
         for value in measures.values():
             assert not isinstance(value, dict) or value["low"] <= value["high"]
+    if task in WRITING:
+        rows = predictions(run)[:3]
+        prompts = [f"{row['input']}\nSummary:" for row in rows]
+        for loaded in reloaded(run, models[model]):
+            assert generated(loaded, run, prompts) == [row["adapted"] for row in rows]
+
+
+@pytest.mark.parametrize("method", ["bnb-nf4", "bnb-int8"])
+@pytest.mark.parametrize(
+    ("task", "model"), [("summarize", "t5"), ("text", "bert"), ("text", "bart"), ("chat", "llama")]
+)
+def test_a_quantized_base_learns_text(
+    task: str,
+    model: str,
+    method: str,
+    models: dict[str, Path],
+    folders: dict[str, Path],
+    tmp_path: Path,
+) -> None:
+    quantized = {"quantization": {"method": method}, "export": {"merge_base": "dequantized"}}
+    run = trained(tmp_path, task, models[model], text_data(task, folders), **quantized)
+    assert scores(run)["adapted"]["loss"] < scores(run)["base"]["loss"] - 0.1
+    assert (run / "merged" / "model.safetensors").is_file()
 
 
 @pytest.mark.parametrize(("kind", "model"), LABELS)
@@ -143,7 +190,7 @@ def test_labels_are_learnt(
             "value": ["value"],
         }[kind]
     )
-    rows = [json.loads(line) for line in (run / "predictions.jsonl").read_text().splitlines()]
+    rows = predictions(run)
     assert len(rows) == found["examples"] == 12
     adapted, merged = reloaded_logits(run, models[model])
     torch.testing.assert_close(adapted, merged, rtol=1e-5, atol=1e-5)
