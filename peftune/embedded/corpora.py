@@ -82,8 +82,7 @@ def _retold(rng: random.Random) -> str:
     facts = _facts(rng)
     again = [expand(rng.choice(told.fact.retold), told.fields, rng) for told in facts]
     rng.shuffle(again)
-    parts = [make_passages.tell(rng, facts), " ".join(again[: rng.randint(1, 3)])]
-    return "\n\n".join(parts if rng.random() < 0.7 else reversed(parts))
+    return f"{make_passages.tell(rng, facts)}\n\n{' '.join(again[: rng.randint(1, 3)])}"
 
 
 def _asked(rng: random.Random) -> str:
