@@ -12,10 +12,10 @@ import pytest
 
 from peftune.data.overlap import normalized
 from peftune.data.section import SPLITS, DataSection
-from peftune.data.sources import load_splits
 from peftune.embedded import embedded_path, make_passages, make_phrases, make_requests
 from peftune.tasks import TASKS
 from tests.conftest import REPOSITORY
+from tests.data.loading import load_splits
 
 # Data set to its script, the task of its recipe, and the column that is asked.
 SETS: dict[str, tuple[ModuleType, str, str]] = {
