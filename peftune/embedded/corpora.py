@@ -17,13 +17,14 @@ Maker = Callable[[random.Random], str]
 def documents(
     seed: int, makers: Sequence[tuple[float, Maker]], kept_out: Set[str]
 ) -> Iterator[str]:
-    """Documents of the makers by their weights; `kept_out` are normalised texts never shown."""
+    """Documents of the makers by their weights; `kept_out` are normalised texts that no document is
+    and no line of one."""
     rng = random.Random(f"pretraining {seed}")
     weights = [weight for weight, _ in makers]
     while True:
         ((_, make),) = rng.choices(makers, weights)
         text = make(rng)
-        if normalized(text) not in kept_out:
+        if not kept_out & {normalized(part) for part in (text, *text.splitlines())}:
             yield text
 
 

@@ -12,7 +12,7 @@ class ModelSection(Section):
 
     model_name_or_path: str
     """Hub id, local folder, or one of the small models inside the package: `embedded:decoder`,
-    `embedded:encoder`."""
+    `embedded:encoder`, `embedded:encoder-decoder`."""
 
     revision: str | None = None
     """Branch, tag or commit on the Hub."""

@@ -16,7 +16,9 @@ import pytest
 import torch
 from transformers import (
     AutoModelForMaskedLM,
+    AutoModelForSeq2SeqLM,
     AutoTokenizer,
+    BartForConditionalGeneration,
     BertForMaskedLM,
 )
 
@@ -27,6 +29,7 @@ from peftune.embedded import (
     make_phrases,
     make_requests,
     pretrain_encoder,
+    pretrain_encoder_decoder,
 )
 from peftune.embedded.make_dialogues import make_splits as dialogue_splits
 from peftune.embedded.writing import normalized
@@ -72,6 +75,14 @@ SHIPPED = (
         BertForMaskedLM,
         pretrain_encoder.masked_loss,
         corpora.encoder_documents,
+    ),
+    Shipped(
+        "encoder-decoder",
+        pretrain_encoder_decoder,
+        AutoModelForSeq2SeqLM,
+        BartForConditionalGeneration,
+        pretrain_encoder_decoder.span_loss,
+        corpora.encoder_decoder_documents,
     ),
 )
 
@@ -176,7 +187,11 @@ def test_the_corpus_shows_no_text_of_the_data_sets(shipped: Shipped) -> None:
 
 def test_known_texts_are_dropped_when_they_are_drawn() -> None:
     """Chance alone seldom draws one, so here every second document is one."""
-    makers = [(1.0, lambda rng: "Known, text!"), (1.0, lambda rng: f"new {rng.random()}")]
+    makers = [
+        (1.0, lambda rng: "Known, text!"),
+        (1.0, lambda rng: f"new {rng.random()}"),
+        (1.0, lambda rng: "Known text.\n\nnew"),
+    ]
     drawn = list(itertools.islice(corpora.documents(0, makers, {"known text"}), 200))
     assert all(text.startswith("new") for text in drawn)
 
@@ -226,6 +241,21 @@ def test_the_weights_are_those_of_the_end_of_the_curve(
     with torch.no_grad():
         loss = float(shipped.loss(model, held_out))
     assert loss == pytest.approx(shipped.curve[-1]["held_out_loss"], abs=0.03)
+
+
+def test_a_mask_stands_for_a_span() -> None:
+    """What is left of a text is in its order, and something is always lost."""
+    rng, mask = random.Random(0), 1000
+    for size in [*range(2, 40)] * 5:
+        ids = [*range(size), 999]
+        source = pretrain_encoder_decoder.corrupted(ids, mask, rng)
+        kept = [token for token in source if token != mask]
+        assert kept == sorted(set(kept)) and set(kept) < set(ids) and kept[-1] == 999
+        gaps = [index for index, token in enumerate(source) if token == mask]
+        assert 1 <= len(gaps) <= size
+        # A mask stands where tokens are missing, and nowhere else.
+        for left, right in itertools.pairwise([-1, *source]):
+            assert right == mask or left == mask or right in (left + 1, 999)
 
 
 def test_a_fifth_of_the_tokens_is_to_be_predicted(tokenizer: Any, shipped: Shipped) -> None:

@@ -11,9 +11,10 @@ import pytest
 from tests.conftest import REPOSITORY
 from tests.launching import environment
 
-# Recipe to its measure, the most that the base may have, and the least that the adapted must have.
+# Recipe to its measure, the least that the adapted model must have, and the least that it gains.
 RECIPES = {
-    "classify": ("accuracy", 0.25, 0.85),
+    "classify": ("accuracy", 0.85, 0.6),
+    "translate": ("bleu", 80.0, 10.0),
 }
 
 
@@ -34,11 +35,12 @@ def results(recipe: str, folder: Path) -> dict[str, Any]:
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_the_adapted_model_has_learnt_the_task(recipe: str, tmp_path: Path) -> None:
-    measure, most, least = RECIPES[recipe]
+    measure, least, gain = RECIPES[recipe]
     scores = results(recipe, tmp_path)
-    assert scores["base"][measure]["value"] <= most
-    assert scores["adapted"][measure]["value"] >= least
-    assert scores["adapted"]["loss"] < 0.5 * scores["base"]["loss"]
+    base, adapted = (scores[which][measure]["value"] for which in ("base", "adapted"))
+    assert adapted >= least
+    assert adapted - base >= gain
+    assert scores["adapted"]["loss"] < 0.7 * scores["base"]["loss"]
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
