@@ -47,7 +47,6 @@ TOGETHER = {
     ("context", "preparation"),
     ("context", "measurement"),
 }
-SCRIPTS = ("make_dialogues.py", "pretrain.py")
 # Lists of words and sentences, not logic.
 WORD_TABLES = ("vocabulary", "scenarios_")
 FORBIDDEN_NAMES = ("manager", "helper", "utils", "callback")

@@ -72,7 +72,8 @@ class DataSection(Section):
     """Where rows come from and how one row becomes a prompt and the completion to learn."""
 
     path: str | None = None
-    """Hub id, a folder with train/validation/test files, or `embedded:dialogues`.
+    """Hub id, a folder with train/validation/test files, or one of the small sets inside the
+    package: `embedded:dialogues`, `embedded:requests`, `embedded:phrases`, `embedded:passages`.
     Exactly one of `path`, `train` and `mixture`."""
 
     name: str | None = None

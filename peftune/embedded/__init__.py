@@ -1,4 +1,4 @@
-"""Data and a tiny pretrained decoder shipped inside the package, for runs without a network."""
+"""Data and tiny pretrained models shipped inside the package, for runs without a network."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ _FOLDER = Path(__file__).resolve().parent
 
 
 def embedded_names() -> list[str]:
-    """The names that may follow ``embedded:``, one per data folder of this package."""
+    """The names that may follow ``embedded:``, one for each folder of this package."""
     return sorted(
         entry.name
         for entry in _FOLDER.iterdir()

@@ -3,11 +3,8 @@
 python peftune/embedded/make_dialogues.py
 """
 
-import json
 import random
-import re
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +24,7 @@ from peftune.embedded.grammar import (
 )
 from peftune.embedded.scenarios_home import HOME_SCENARIOS
 from peftune.embedded.scenarios_social import SOCIAL_SCENARIOS
+from peftune.embedded.writing import normalized, write_splits
 
 FOLDER = Path(__file__).resolve().parent / "dialogues"
 SEED = 2026
@@ -100,11 +98,6 @@ def _speaker(turn: str, people: list[Person]) -> str:
     return f"{people['AB'.index(role)].name}: {text[0].upper()}{text[1:]}"
 
 
-def normalized(text: str) -> str:
-    """The text without case, punctuation and spacing."""
-    return re.sub(r"\W+", " ", text.lower()).strip()
-
-
 def make_splits(seed: int = SEED) -> dict[str, list[Row]]:
     """All splits; no dialogue and no set of facts occurs twice anywhere."""
     rng = random.Random(seed)
@@ -120,18 +113,13 @@ def make_splits(seed: int = SEED) -> dict[str, list[Row]]:
     return splits
 
 
-def lines(rows: list[Row]) -> Iterator[str]:
-    """The rows as JSON lines."""
-    for row in rows:
-        yield json.dumps({"dialogue": row.dialogue, "summary": row.summary}) + "\n"
-
-
 def main() -> None:
     """Write the three files."""
-    FOLDER.mkdir(exist_ok=True)
-    for split, rows in make_splits().items():
-        (FOLDER / f"{split}.jsonl").write_text("".join(lines(rows)), encoding="utf-8")
-        print(f"{split}: {len(rows)} rows")
+    rows = {
+        split: [{"dialogue": row.dialogue, "summary": row.summary} for row in dialogues]
+        for split, dialogues in make_splits().items()
+    }
+    write_splits(FOLDER, rows)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,8 @@ class ModelSection(Section):
     """Which pretrained model is adapted and how its frozen weights are held."""
 
     model_name_or_path: str
-    """Hub id, local folder, or `embedded:decoder` for the small model inside the package."""
+    """Hub id, local folder, or one of the small models inside the package: `embedded:decoder`,
+    `embedded:encoder`, `embedded:encoder-decoder`."""
 
     revision: str | None = None
     """Branch, tag or commit on the Hub."""

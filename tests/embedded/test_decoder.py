@@ -13,8 +13,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
-from peftune.embedded import embedded_path, pretrain
-from peftune.embedded.make_dialogues import Row, make_row, make_splits, normalized
+from peftune.embedded import embedded_path
+from peftune.embedded import pretrain_decoder as pretrain
+from peftune.embedded.make_dialogues import Row, make_row, make_splits
+from peftune.embedded.writing import normalized
 from peftune.export.card import base_license
 from peftune.model.section import ModelSection
 from tests.conftest import REPOSITORY
