@@ -15,6 +15,7 @@ from tests.launching import environment
 RECIPES = {
     "classify": ("accuracy", 0.85, 0.6),
     "translate": ("bleu", 80.0, 10.0),
+    "qa": ("f1", 0.5, 0.3),
 }
 
 
