@@ -271,6 +271,7 @@ def test_keys_that_mean_nothing_for_text_are_refused(
         "train": {"global_batch_size": 8, "max_steps": 1, "learning_rate": 1.0e-3},
     }
     assert report_errors(False, train_recipe, str(write_recipe(tmp_path, tree)), []) == 2
+    answer = answer.replace("{train}", str(labelled_folder / "train.jsonl"))
     assert f"error: {answer}" in capsys.readouterr().err
 
 
@@ -308,7 +309,7 @@ def test_every_class_has_a_task() -> None:
             "bert",
             "labels",
             {"data": {"problem_type": "single_label_classification"}},
-            "data.columns: label: row 1 of train has a list of labels, and one label is learnt.",
+            "data.columns: label: {train}:1 (train) has a list of labels, and one label is learnt.",
         ),
         (
             "bert",
@@ -351,4 +352,5 @@ def test_keys_that_would_be_lost_are_refused(
         | keys.get("train", {}),
     }
     assert report_errors(False, train_recipe, str(write_recipe(tmp_path, tree)), []) == 2
+    answer = answer.replace("{train}", str(labelled_folder / "train.jsonl"))
     assert f"error: {answer}" in capsys.readouterr().err
