@@ -41,14 +41,14 @@ def test_a_short_recipe_is_enough(recipe: Path, shared_folder: Path, tmp_path: P
     file = placed(recipe, shared_folder, tmp_path)
     loaded = load_recipe(file)
     report = report_data(loaded)
-    source = Path(loaded.data.train[0] if loaded.data.train else f"{loaded.data.path}/train.jsonl")
+    (source,) = loaded.data.files("train") or (f"{loaded.data.path}/train.jsonl",)
     train = report["train"]
     invalid = sum(one["rows"] for one in train["accepted"] if one["gate"] == "invalid")
-    assert train["examples"] + invalid == rows_of(source)
+    assert train["examples"] + invalid == rows_of(Path(source))
     assert train["rows"] > 0 and train["tokens"] > train["rows"]
     shown = preview_recipe(loaded, 2, tmp_path / "page.html")
     assert len(shown) == 2 and "learnt (green)" in shown[0].plain
-    few = ["data.max_train_samples=64", "data.max_validation_samples=4", "data.max_test_samples=4"]
+    few = ["data.max_validation_samples=4", "data.max_test_samples=4"]
     assert report_errors(True, train_recipe, str(file), [*few, "export.merge=false"]) == 0
     steps = read_lines(tmp_path / "run" / "metrics.jsonl")
     assert [line["step"] for line in steps if "learning_rate" in line] == list(range(1, 11))

@@ -2,14 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-import torch
+from typing import TYPE_CHECKING
 
 from peftune.data.corruption import Corruption
 from peftune.data.rows import IGNORED, EncodedRow
 from peftune.objectives import ObjectiveName
 
-Batch = dict[str, torch.Tensor]
+if TYPE_CHECKING:
+    import torch
+
+Batch = dict[str, "torch.Tensor"]
 NOT_LEARNT = float("nan")
 """The label of a score that is not learnt: no number could stand for it."""
 
@@ -63,6 +65,8 @@ class Batching:
             case "label" | "span":
                 return {"labels": _padded(labels, len(labels[0]), IGNORED)}
             case "labels" | "value":
+                import torch
+
                 return {"labels": torch.tensor(labels, dtype=torch.float32)}
 
     def _decoder_inputs(self, labels: tuple[float, ...]) -> tuple[float, ...]:
@@ -85,5 +89,7 @@ class Batching:
         return EncodedRow(first.input_ids, labels, (), first.row, first.token_type_ids)
 
 
-def _padded(rows: Sequence[tuple[float, ...]], width: int, value: int) -> torch.Tensor:
+def _padded(rows: Sequence[tuple[float, ...]], width: int, value: int) -> "torch.Tensor":
+    import torch
+
     return torch.tensor([row + (value,) * (width - len(row)) for row in rows], dtype=torch.int64)

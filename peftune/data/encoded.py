@@ -241,7 +241,7 @@ def _opened(folder: Path, count: int) -> EncodedSplit:
             problems[problem.order, problem.text] = (first, so_far + alike)
     return EncodedSplit(
         rows=StoredRows([batch for shard in shards for batch in mapped(shard.rows)]),
-        ledger=Ledger.of([batch for shard in shards for batch in mapped(shard.ledger)]),
+        ledger=Ledger([batch for shard in shards for batch in mapped(shard.ledger)]),
         problems=sorted(problems.values(), key=lambda kind: (kind[0].order, kind[0].row)),
         folder=folder,
     )

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from peftune.data.columns import Problem
-from peftune.data.ledger import FAULTS, Ledger
+from peftune.data.ledger import FAULTS, NO_FAULT, Ledger
 from peftune.data.rows import Fault
 from peftune.data.section import DataSection, Gate, Split
 from peftune.data.table import Table
@@ -126,7 +126,9 @@ def faulty_rows(
 
     `other_policy` is the policy besides `drop` that could bring a long row of this task down.
     """
-    found = []
+    found: list[Finding] = []
+    if (ledger["fault"] == NO_FAULT).all():
+        return found
     for fault in FAULTS:
         lines = ledger.select(ledger.faulty(fault))
         if len(lines):

@@ -1,6 +1,6 @@
 """One line for each example of a split: where it stood, what became of it, how large it is."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any, get_args
@@ -62,36 +62,51 @@ def text_hash(text: str) -> int:
     return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "little")
 
 
+def values_of(column: pa.Array) -> np.ndarray:
+    """A column without gaps as NumPy sees it; Arrow's own way would import pandas."""
+    if pa.types.is_string(column.type):
+        return np.array(column.to_pylist(), dtype=object)
+    start, data = column.offset, column.buffers()[1]
+    if pa.types.is_boolean(column.type):
+        bits = np.unpackbits(np.frombuffer(data, np.uint8), bitorder="little")
+        return bits[start : start + len(column)].astype(bool)
+    kind = np.dtype(str(column.type))
+    return np.frombuffer(data, kind, count=len(column), offset=start * kind.itemsize)
+
+
 @dataclass(frozen=True)
 class Ledger:
-    """The lines of a split as columns, in the order of the source."""
+    """The lines of a split in the order of the source, or a choice of them, read when asked for."""
 
-    columns: Mapping[str, np.ndarray]
-    """Each of shape (examples,); the names and types are those of LEDGER."""
-
-    @classmethod
-    def of(cls, batches: Sequence[pa.RecordBatch]) -> "Ledger":
-        table = pa.Table.from_batches(batches, schema=LEDGER)
-        return cls({name: table.column(name).to_numpy() for name in LEDGER.names})
+    batches: Sequence[pa.RecordBatch]
+    """In the schema LEDGER, as a rule mapped from files."""
+    picked: np.ndarray | None = None
+    """Which lines, by their numbers, int64 (examples,); None for all."""
 
     def __len__(self) -> int:
-        return len(self.columns["row"])
+        if self.picked is not None:
+            return len(self.picked)
+        return sum(batch.num_rows for batch in self.batches)
 
     def __getitem__(self, name: str) -> np.ndarray:
-        return self.columns[name]
+        """A column of LEDGER, (examples,)."""
+        parts = [values_of(batch.column(name)) for batch in self.batches]
+        whole = np.concatenate(parts) if parts else np.zeros(0, np.int64)
+        return whole if self.picked is None else whole[self.picked]
 
     def select(self, keep: np.ndarray) -> "Ledger":
-        """The lines at which `keep`, bool (examples,), is true."""
-        return Ledger({name: column[keep] for name, column in self.columns.items()})
+        """The lines at which `keep` is true, bool (examples,), or whose numbers it holds."""
+        picked = np.arange(len(self)) if self.picked is None else self.picked
+        return Ledger(self.batches, picked[keep])
 
     def total(self, name: str) -> int:
         """The sum of a column."""
-        return int(self.columns[name].sum(dtype=np.int64))
+        return int(self[name].sum(dtype=np.int64))
 
     def faulty(self, fault: Fault) -> np.ndarray:
         """Where the fault is, bool (examples,)."""
-        return self.columns["fault"] == FAULTS.index(fault)
+        return self["fault"] == FAULTS.index(fault)
 
     def end_ids(self) -> set[int]:
         """Tokens that close an example."""
-        return set(np.unique(self.columns["end_id"]).tolist()) - {NO_TOKEN}
+        return set(np.unique(self["end_id"]).tolist()) - {NO_TOKEN}

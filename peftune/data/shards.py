@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from peftune.data.ledger import values_of
 from peftune.data.rows import IGNORED, EncodedRow
 from peftune.objectives import ObjectiveName
 
@@ -61,9 +62,10 @@ def _lists(lists: Sequence[Sequence[float]], kind: type[np.generic]) -> pa.ListA
 def write_batches(path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> None:
     """An Arrow IPC file, written aside and renamed."""
     aside = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    # One batch for a file: a million rows in small ones take seconds to open.
+    whole = pa.Table.from_batches(batches, schema=schema).combine_chunks()
     with pa.OSFile(str(aside), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
-        for batch in batches:
-            writer.write_batch(batch)
+        writer.write_table(whole)
     os.replace(aside, path)
 
 
@@ -121,7 +123,7 @@ class StoredRows(Sequence[EncodedRow]):
 
     def sources(self) -> np.ndarray:
         """The place in the source of each row, int64 (rows,)."""
-        columns = [batch.column("row").to_numpy() for batch in self._batches]
+        columns = [values_of(batch.column("row")) for batch in self._batches]
         whole = np.concatenate(columns) if columns else np.zeros(0, np.int64)
         return whole if self._picked is None else whole[self._picked]
 

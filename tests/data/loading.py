@@ -65,7 +65,7 @@ def encode_examples(
 ) -> tuple[list[EncodedRow], SplitReport]:
     """The rows of some examples, past the gates for examples of which nothing can be learnt."""
     outcomes = ENCODERS[job.objective](examples, job)
-    ledger = Ledger.of([ledger_batch(examples, outcomes)])
+    ledger = Ledger([ledger_batch(examples, outcomes)])
     table = in_memory(
         "data.train", "t.jsonl", [{}] * (1 + max((one.row for one in examples), default=0))
     )

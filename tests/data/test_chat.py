@@ -291,7 +291,7 @@ def gated(messages: list[Any], name: str, tokenizer: Any) -> SplitReport:
     section = DataSection(train="t.jsonl")
     examples = [talk(turns(["Yes"])), *(talk(one, row=1 + i) for i, one in enumerate(messages))]
     outcomes = encode(examples, Encoding(tokenizer, section, "causal", chat=chat))
-    ledger = Ledger.of([ledger_batch(examples, outcomes)])
+    ledger = Ledger([ledger_batch(examples, outcomes)])
     table = in_memory("data.train", "t.jsonl", [{}] * len(examples))
     check(faulty_rows(ledger, section, "train", table, "truncate_prompt"), section)
     return SplitReport("train", ledger, (), 0, section.overlong, train_on="assistant")

@@ -5,12 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from peftune.data import encoded
 from peftune.data.encoded import EncodedSplit, SplitJob, encode_split
 from peftune.data.encoders import ENCODERS, Encoding
 from peftune.data.examples import Reading
+from peftune.data.ledger import values_of
 from peftune.data.section import DataSection
 from peftune.data.sources import open_splits
 from peftune.errors import DataError
@@ -171,3 +173,16 @@ def test_what_cannot_be_read_at_all_leaves_no_manifest(
     with pytest.raises(DataError, match="malformed JSON"):
         encode(tokenizer)
     assert not list(own_cache.rglob("manifest.json"))
+
+
+def test_columns_of_a_ledger_are_read_as_arrow_means_them() -> None:
+    columns = {
+        "row": pa.array([3, 1, 2, 9], pa.int64()),
+        "changed": pa.array([True, False, False, True]),
+        "whole": pa.array([2**64 - 1, 0, 5, 7], pa.uint64()),
+        "fault": pa.array([-1, 2, -1, 0], pa.int8()),
+        "reason": pa.array([None, "so", None, "x"]),
+    }
+    for column in columns.values():
+        for part in (column, column.slice(1, 2), column.slice(4)):
+            assert values_of(part).tolist() == part.to_pylist()

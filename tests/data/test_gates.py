@@ -93,7 +93,7 @@ def test_a_tokenizer_of_another_language() -> None:
     section = DataSection(train="t.jsonl")
     outcomes = ENCODERS["causal"](examples, Encoding(english, section, "causal"))
     table = in_memory("data.train", "t.jsonl", [{}] * 3)
-    findings = unknown_tokens(Ledger.of([ledger_batch(examples, outcomes)]), "train", table)
+    findings = unknown_tokens(Ledger([ledger_batch(examples, outcomes)]), "train", table)
     with pytest.raises(DataError) as caught:
         check(findings, section)
     assert str(caught.value) == (

@@ -31,7 +31,13 @@ class Encoding:
 
     @cached_property
     def unknown_id(self) -> int | None:
-        return self.tokenizer.unk_token_id
+        """What stands for characters the tokenizer does not know; None where nothing else does.
+
+        Byte-level vocabularies know all characters and often name their end token here.
+        """
+        unknown = self.tokenizer.unk_token_id
+        others = {self.tokenizer.eos_token_id, self.tokenizer.pad_token_id}
+        return None if unknown in others else unknown
 
     @cached_property
     def end_id(self) -> Any:
