@@ -165,7 +165,7 @@ def _make(table: Table, job: SplitJob, folder: Path, title: str, shows: bool) ->
 
 
 def _made(todo: Iterable[tuple[Chunk, Shard]], job: SplitJob, pooled: bool) -> Iterator[None]:
-    workers = len(os.sched_getaffinity(0))
+    workers = _cores()
     if not pooled or workers < 2:
         for chunk, shard in todo:
             encode_chunk(chunk, job, shard)
@@ -188,6 +188,14 @@ def _made(todo: Iterable[tuple[Chunk, Shard]], job: SplitJob, pooled: bool) -> I
             yield
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _cores() -> int:
+    """Cores that this process may use; systems without affinity have no fewer than there are."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:
+        return os.cpu_count() or 1
 
 
 _worker_job: list[SplitJob] = []
