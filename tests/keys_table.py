@@ -14,9 +14,9 @@ import yaml
 from peftune.objectives import MODEL_CLASSES
 from peftune.recipe import json_schema
 from peftune.tasks import TASKS
-from tests.recipes.library_table import BEGIN as BEGIN_RECIPES
-from tests.recipes.library_table import END as END_RECIPES
-from tests.recipes.library_table import LIBRARY, library_table
+from tests.recipes.recipe_table import BEGIN as BEGIN_RECIPES
+from tests.recipes.recipe_table import END as END_RECIPES
+from tests.recipes.recipe_table import LIBRARY, recipe_table
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 README = REPOSITORY / "README.md"
@@ -164,7 +164,7 @@ def main() -> None:
     SCHEMA_FILE.write_text(schema_text(), encoding="utf-8")
     library = LIBRARY.read_text(encoding="utf-8")
     LIBRARY.write_text(
-        _replaced(library, BEGIN_RECIPES, END_RECIPES, library_table()), encoding="utf-8"
+        _replaced(library, BEGIN_RECIPES, END_RECIPES, recipe_table()), encoding="utf-8"
     )
 
 

@@ -64,7 +64,7 @@ def check_splits(
     parts = _cut(parts, section, seed)
     for split, part in parts.items():
         _require_rows(part, section, split)
-    _check_between(parts, tables, section)
+    _check_between(parts, section)
     return {split: (part.rows, _report(split, part, job)) for split, part in parts.items()}
 
 
@@ -128,9 +128,7 @@ def _require_rows(part: _Part, section: DataSection, split: Split) -> None:
     )
 
 
-def _check_between(
-    parts: dict[Split, _Part], tables: Mapping[Split, Table], section: DataSection
-) -> None:
+def _check_between(parts: dict[Split, _Part], section: DataSection) -> None:
     """The gates that compare rows with rows; what is accepted stays on record."""
     train = parts["train"]
     findings: dict[Split, list[Finding]] = {"train": duplicate_rows(train.ledger, train.table)}

@@ -219,7 +219,7 @@ def encode_chunk(chunk: Chunk, job: SplitJob, shard: Shard) -> None:
         outcomes = ENCODERS[objective](examples, job.encoding)
         rows.append(row_batch([row for one in outcomes for row in one.rows], objective))
         ledger.append(ledger_batch(examples, outcomes))
-        problems += wrong
+        problems += [(problem, 1) for problem in wrong]
     write_batches(shard.rows, row_schema(objective), rows)
     write_batches(shard.ledger, LEDGER, ledger)
     write_json(shard.problems, [[vars(first), count] for first, count in kinds(problems)])
@@ -230,26 +230,25 @@ def _batched(rows: Iterator[tuple[int, Row]]) -> Iterator[list[tuple[int, Row]]]
         yield some
 
 
-def kinds(problems: Sequence[Problem]) -> list[tuple[Problem, int]]:
-    """The first problem of each kind, and how many there are of it."""
-    kinds: dict[tuple[int, str], tuple[Problem, int]] = {}
-    for problem in problems:
-        first, count = kinds.get((problem.order, problem.text), (problem, 0))
-        kinds[problem.order, problem.text] = (first, count + 1)
-    return list(kinds.values())
+def kinds(problems: Iterable[tuple[Problem, int]]) -> list[tuple[Problem, int]]:
+    """The first problem of each kind, and how many there are of it; each comes with a count."""
+    found: dict[tuple[int, str], tuple[Problem, int]] = {}
+    for problem, alike in problems:
+        first, count = found.get((problem.order, problem.text), (problem, 0))
+        found[problem.order, problem.text] = (first, count + alike)
+    return list(found.values())
 
 
 def _opened(folder: Path, count: int) -> EncodedSplit:
     shards = [Shard(folder, index) for index in range(count)]
-    problems: dict[tuple[int, str], tuple[Problem, int]] = {}
-    for shard in shards:
-        for values, alike in json.loads(shard.problems.read_text(encoding="utf-8")):
-            problem = Problem(**values)
-            first, so_far = problems.get((problem.order, problem.text), (problem, 0))
-            problems[problem.order, problem.text] = (first, so_far + alike)
+    problems = kinds(
+        (Problem(**values), alike)
+        for shard in shards
+        for values, alike in json.loads(shard.problems.read_text(encoding="utf-8"))
+    )
     return EncodedSplit(
         rows=StoredRows([batch for shard in shards for batch in mapped(shard.rows)]),
         ledger=Ledger([batch for shard in shards for batch in mapped(shard.ledger)]),
-        problems=sorted(problems.values(), key=lambda kind: (kind[0].order, kind[0].row)),
+        problems=sorted(problems, key=lambda kind: (kind[0].order, kind[0].row)),
         folder=folder,
     )

@@ -127,10 +127,6 @@ class Table:
         """A row's place as people look it up: a line of a file of lines, else a row number from 1."""
         return self.source.at(position)
 
-    def share(self, count: int, first: int) -> str:
-        """How many rows have a problem, and where the first one stands."""
-        return f"{count:,} of {len(self):,} rows; the first is {self.at(first)}"
-
     def limited(self, rows: int | None) -> "Table":
         """The first `rows` rows; all for None."""
         return self if rows is None else self.cut(0, rows)
@@ -165,6 +161,11 @@ class Table:
 
     def fingerprint(self) -> str:
         """SHA-256 of what the rows are made from: the source's content, the range, the format."""
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        # Asked for by the labels and by the tokens; the source may be large.
         parts = [self.source.fingerprint(), self.start, self.stop, repr(self.convert)]
         return digest([*parts, self.prompt_template])
 

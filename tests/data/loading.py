@@ -56,7 +56,7 @@ def read_examples(
     reading = Reading(section, roles, default_template)
     require_columns(table, reading)
     examples, problems = read_rows(table, reading, table.key)
-    check(invalid_rows(kinds(problems), "train", table, len(table)), section)
+    check(invalid_rows(kinds((one, 1) for one in problems), "train", table, len(table)), section)
     return examples
 
 

@@ -22,7 +22,7 @@ from peftune.objectives import OBJECTIVES
 from peftune.preparation import prepare_data
 from peftune.recipe import Recipe, load_recipe
 from tests.conftest import REPOSITORY
-from tests.recipes.library_table import RECIPES
+from tests.recipes.recipe_table import RECIPES
 from tests.recipes.toy_data import write_splits
 from tests.recipes.toy_models import TOYS, Toy
 

@@ -6,7 +6,7 @@ import pytest
 
 from peftune.cli import app
 from tests.conftest import REPOSITORY
-from tests.recipes.library_table import BEGIN, END, LIBRARY, RECIPES, library_table
+from tests.recipes.recipe_table import BEGIN, END, LIBRARY, RECIPES, recipe_table
 
 TEXT = LIBRARY.read_text(encoding="utf-8")
 (COMMANDS,) = (
@@ -17,7 +17,7 @@ TEXT = LIBRARY.read_text(encoding="utf-8")
 
 def test_the_table_of_recipes_is_current() -> None:
     """After a change of a recipe run `python -m tests.keys_table`."""
-    assert TEXT.partition(BEGIN)[2].partition(END)[0] == library_table()
+    assert TEXT.partition(BEGIN)[2].partition(END)[0] == recipe_table()
 
 
 def test_the_commands_are_those_of_a_recipe(

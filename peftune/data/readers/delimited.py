@@ -4,7 +4,7 @@ import csv
 import io
 from collections.abc import Iterator
 
-from peftune.data.readers.reader import Extent, File, counted, numbered
+from peftune.data.readers.reader import Extent, File, counted, not_utf8, numbered
 from peftune.data.table import Piece, PlacedRow, listed
 from peftune.errors import DataError
 
@@ -39,9 +39,7 @@ def rows(file: File) -> Iterator[PlacedRow]:
                 f"{file.place}:{reader.line_num}: malformed {kind}: {reason}."
             ) from error
         except UnicodeDecodeError as error:
-            raise DataError(
-                f"{file.place}: not UTF-8 text (byte {_wrong_byte(file)}); save it as UTF-8."
-            ) from error
+            raise not_utf8(file.place, _wrong_byte(file)) from error
 
 
 def pieces(file: File, size: int) -> Iterator[Piece]:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from itertools import chain
 from typing import Any
 
-from peftune.data.readers.reader import Extent, File, counted, numbered
+from peftune.data.readers.reader import Extent, File, counted, not_utf8, numbered
 from peftune.data.table import Piece, PlacedRow, Row, json_kind, listed
 from peftune.errors import DataError
 
@@ -40,9 +40,7 @@ def _parsed(file: File) -> Any:
     try:
         return json.loads(content.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
-        raise DataError(
-            f"{file.place}: not UTF-8 text (byte {error.start}); save it as UTF-8."
-        ) from error
+        raise not_utf8(file.place, error.start) from error
     except json.JSONDecodeError as error:
         lines = error.msg == "Extra data" and content.lstrip().startswith(b"{")
         hint = " One object a line is JSON Lines: call the file .jsonl." if lines else ""

@@ -115,3 +115,8 @@ def readable(file: File) -> Iterator[None]:
     except (OSError, EOFError, zlib.error) as error:
         reason = " ".join(str(error).split()).rstrip(".")
         raise DataError(f"{file.place}: cannot be read: {reason}.") from error
+
+
+def not_utf8(place: str, byte: int) -> DataError:
+    """What is said about a file that is no text; `byte` is the first wrong one."""
+    return DataError(f"{place}: not UTF-8 text (byte {byte}); save it as UTF-8.")

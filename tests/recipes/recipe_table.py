@@ -17,7 +17,7 @@ HARDWARE = re.compile(r"(one|eight) \d+ GB GPUs?")
 LAUNCHER = re.compile(r"accelerate_configs/(\w+\.yaml)")
 
 
-def library_table() -> str:
+def recipe_table() -> str:
     """Markdown: one row for each recipe."""
     columns = ("Recipe", "Model", "Task", "Data", "Adapter", "Hardware", "Launcher")
     lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
