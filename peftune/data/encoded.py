@@ -69,6 +69,17 @@ def cache_folder() -> Path:
     return Path(os.environ.get(CACHE_VARIABLE) or "~/.cache/peftune").expanduser()
 
 
+def _made_folder(folder: Path) -> Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(
+            f"{CACHE_VARIABLE}: tokens cannot be kept in {cache_folder()} ({error.strerror}); set this "
+            "environment variable to a folder that can be written to."
+        ) from error
+    return folder
+
+
 def encode_split(table: Table, job: SplitJob, title: str, shows: bool) -> EncodedSplit:
     """The split as tokens, from disk where they were made before.
 
@@ -76,8 +87,7 @@ def encode_split(table: Table, job: SplitJob, title: str, shows: bool) -> Encode
     that is whole is never made again, so an interrupted preparation goes on where it was. Raises
     DataError for rows that cannot be read at all and templates that cannot be used.
     """
-    folder = cache_folder() / split_key(table, job)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = _made_folder(cache_folder() / split_key(table, job))
     manifest = folder / "manifest.json"
     if not manifest.is_file():
         with FileLock(folder / ".lock"):
@@ -94,9 +104,9 @@ def counted_labels(table: Table, reading: Reading) -> LabelCounts:
     """
     section = reading.section.model_dump(mode="json", exclude=WHERE_NOT_WHAT)
     identity = json.dumps([FORMAT, __version__, table.fingerprint(), section], sort_keys=True)
-    file = cache_folder() / "labels" / f"{hashlib.sha256(identity.encode()).hexdigest()}.json"
+    name = f"{hashlib.sha256(identity.encode()).hexdigest()}.json"
+    file = _made_folder(cache_folder() / "labels") / name
     if not file.is_file():
-        file.parent.mkdir(parents=True, exist_ok=True)
         write_json(file, vars(_counted(table, reading)))
     return LabelCounts(**read_json(file))
 

@@ -175,6 +175,20 @@ def test_what_cannot_be_read_at_all_leaves_no_manifest(
     assert not list(own_cache.rglob("manifest.json"))
 
 
+def test_a_cache_that_cannot_be_written_to(
+    tokenizer: Any, write_rows: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_rows("t.jsonl", row(1))
+    (tmp_path / "taken").write_text("a file")
+    monkeypatch.setenv("PEFTUNE_CACHE", str(tmp_path / "taken"))
+    with pytest.raises(DataError) as caught:
+        encode(tokenizer)
+    assert str(caught.value) == (
+        f"PEFTUNE_CACHE: tokens cannot be kept in {tmp_path / 'taken'} (Not a directory); set this "
+        "environment variable to a folder that can be written to."
+    )
+
+
 def test_columns_of_a_ledger_are_read_as_arrow_means_them() -> None:
     columns = {
         "row": pa.array([3, 1, 2, 9], pa.int64()),
