@@ -1,6 +1,7 @@
 """Rows, tokenizer and plan of a recipe: everything a run knows before it loads weights."""
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -66,7 +67,7 @@ def prepare_data(recipe: Recipe, shows: bool = False) -> Prepared:
     reading = Reading(section, task.roles, task.prompt_template)
     tables = open_splits(section, task.roles, task.prompt_template, recipe.seed)
     _require_validation(recipe, tables)
-    tokenizer, config = load_tokenizer(recipe.model), load_config(recipe.model)
+    tokenizer, config = _loaded(recipe, tables)
     head = _head(recipe, config, tables, reading, tokenizer.pad_token_id)
     _check_training(recipe, head.objective, config)
     _prepare_tokenizer(recipe, head.objective, tokenizer, languages_chosen(tables.values()))
@@ -99,6 +100,15 @@ def prepare_data(recipe: Recipe, shows: bool = False) -> Prepared:
         test_examples=_test_examples(tables, reading),
         forced_first_token=forced_first_token(tokenizer, section),
     )
+
+
+def _loaded(recipe: Recipe, tables: Mapping[Split, Table]) -> tuple[Any, Any]:
+    """Tokenizer and configuration; meanwhile the sources are hashed, as importing transformers takes
+    seconds and hashing leaves the interpreter free."""
+    with ThreadPoolExecutor() as pool:
+        for table in tables.values():
+            pool.submit(table.fingerprint)
+        return load_tokenizer(recipe.model), load_config(recipe.model)
 
 
 def _test_examples(tables: Mapping[Split, Table], reading: Reading) -> Sequence[Example]:

@@ -188,11 +188,12 @@ def unknown_tokens(ledger: Ledger, split: Split, table: Table) -> list[Finding]:
 
 def duplicate_rows(ledger: Ledger, table: Table) -> list[Finding]:
     """Training rows that say the same as an earlier one, letter for letter."""
-    _, first, inverse = np.unique(ledger["whole"], return_index=True, return_inverse=True)
+    whole = ledger["whole"]
+    if len(np.unique(whole)) == len(whole):  # a tenth of the time of finding out which ones repeat
+        return []
+    _, first, inverse = np.unique(whole, return_index=True, return_inverse=True)
     earlier = first[inverse]
     repeats = np.flatnonzero(earlier != np.arange(len(ledger)))
-    if not len(repeats):
-        return []
     places = tuple(table.at(int(row)) for row in ledger["row"][repeats][:WORST])
     original = table.at(int(ledger["row"][earlier[repeats[0]]]))
     message = (

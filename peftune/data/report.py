@@ -83,6 +83,7 @@ class SplitReport:
     def to_dict(self) -> dict[str, Any]:
         """For data_report.json; lengths are in tokens, before any policy."""
         lengths = self.ledger["tokens"] if len(self.ledger) else np.zeros(1)
+        quantiles = zip(PERCENTILES, np.percentile(lengths, PERCENTILES), strict=True)
         return {
             "rows": self.rows,
             "examples": len(self.ledger),
@@ -91,7 +92,7 @@ class SplitReport:
             f"learnt_{self.learnt}": self.ledger.total("learnt"),
             "tokens": self.ledger.total("kept"),
             "unknown_tokens": self.ledger.total("unknown"),
-            "length": {f"p{p}": int(np.percentile(lengths, p)) for p in PERCENTILES},
+            "length": {f"p{p}": int(length) for p, length in quantiles},
             "sources": list(self.sources),
             "accepted": [finding.to_dict() for finding in self.findings],
         }
