@@ -27,7 +27,8 @@ from peftune.preparation import plan_for, prepare_data
 from peftune.recipe import Recipe
 from peftune.records import read_json, write_json, write_text
 from peftune.training.checkpoint import prune_checkpoints, write_checkpoint
-from peftune.training.loop import train
+from peftune.training.dropout import checkpoint_contexts
+from peftune.training.loop import Training, train
 from peftune.training.optimizer import build_optimizer
 from peftune.training.randomness import seed_initialisation
 from peftune.training.reporting import Reporter
@@ -75,7 +76,9 @@ def adapted_model(context: Run) -> PeftModel:
     seed_initialisation(recipe.seed)
     model, new = load_frozen(recipe, head, device, context.launch.sharded)
     if recipe.train.gradient_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+        model.gradient_checkpointing_enable(
+            {"use_reentrant": False, "context_fn": checkpoint_contexts}
+        )
     seed_initialisation(recipe.seed)
     return attach(recipe.adapter, model, head.objective.task_type, new)
 
@@ -144,15 +147,7 @@ def fit(
     """
     section, plan = context.recipe.train, context.plan
     selection, best_state = Selection(), None
-    steps = train(
-        engine,
-        context.prepared.rows["train"],
-        context.prepared.batching,
-        section,
-        plan,
-        context.recipe.seed,
-    )
-    for record in steps:
+    for record in train(training_of(context, engine)):
         reporter.step(record)
         if is_due(record.step, section.eval_steps, plan.total_steps):
             selection = validate(context, engine, reporter, record.step, selection)
@@ -168,6 +163,13 @@ def fit(
     if context.ranks.is_main:
         reporter.save_state(context.folder, record.step, selection)
         write_json(context.folder / TRAIN_RESULTS, reporter.train_results(record.step))
+
+
+def training_of(context: Run, engine: Engine) -> Training:
+    """What the train loop needs of a run."""
+    prepared, recipe = context.prepared, context.recipe
+    rows = prepared.rows["train"]
+    return Training(engine, rows, prepared.batching, recipe.train, context.plan, recipe.seed)
 
 
 def validate(

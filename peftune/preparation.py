@@ -154,6 +154,11 @@ def _check_training(recipe: Recipe, objective: Objective, config: Any) -> None:
             f"train.label_smoothing_factor: {recipe.train.label_smoothing_factor} spreads the target "
             "over all tokens of a window, its padding included; remove it."
         )
+    if recipe.train.padding_free and objective.name != "causal":
+        raise RecipeError(
+            "train.padding_free: true: rows without padding are kept apart by decoders that write only; "
+            "remove it."
+        )
     if recipe.train.neftune_noise_alpha is not None and config.is_encoder_decoder:
         raise RecipeError(
             f"train.neftune_noise_alpha: {recipe.train.neftune_noise_alpha}: encoder and decoder share "

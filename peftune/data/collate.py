@@ -51,6 +51,21 @@ class Batching:
             batch["token_type_ids"] = _padded([row.token_type_ids for row in rows], width, 0)
         return batch | self._targets([row.labels for row in rows], width)
 
+    def concatenated(self, rows: Sequence[EncodedRow]) -> Batch:
+        """The same for causal rows without padding: one row after another, each from position 0.
+
+        `input_ids`, `position_ids` and `labels`, int64 (1, tokens). The first token of a row, which
+        nothing precedes, is not learnt. transformers keeps rows apart where positions restart.
+        """
+        import torch
+
+        columns = {
+            "input_ids": [token for row in rows for token in row.input_ids],
+            "position_ids": [place for row in rows for place in range(len(row.input_ids))],
+            "labels": [label for row in rows for label in (IGNORED, *row.labels[1:])],
+        }
+        return {name: torch.tensor([column]) for name, column in columns.items()}
+
     def _targets(self, labels: list[tuple[float, ...]], width: int) -> Batch:
         match self.objective:
             case "causal" | "masked" | "tags":

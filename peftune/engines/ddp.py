@@ -53,6 +53,14 @@ class Ddp:
     def backward(self, loss: torch.Tensor) -> None:
         self.scaler.scale(loss).backward()
 
+    def gradients(self) -> dict[str, torch.Tensor]:
+        scale = self.scaler.get_scale()
+        return {
+            name: p.grad.float().cpu() / scale
+            for name, p in trainable_parameters(self.module)
+            if p.grad is not None
+        }
+
     def step(self) -> float:
         self.scaler.unscale_(self.optimizer)
         parameters = [p for _, p in trainable_parameters(self.module)]

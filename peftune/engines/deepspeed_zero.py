@@ -53,6 +53,12 @@ class DeepSpeedZero:
         # The loop has already divided by the step's tokens, not by its micro-batches.
         self.model.backward(loss, scale_wrt_gas=False)
 
+    def gradients(self) -> dict[str, torch.Tensor]:
+        from deepspeed.utils import safe_get_full_grad
+
+        found = {name: safe_get_full_grad(p) for name, p in trainable_parameters(self.module)}
+        return {name: grad.float().cpu() for name, grad in found.items() if grad is not None}
+
     def step(self) -> float:
         self.model.step()
         return float(self.model.get_global_grad_norm())

@@ -50,6 +50,10 @@ class Engine(Protocol):
     def backward(self, loss: torch.Tensor) -> None:
         """Accumulate gradients of `loss`."""
 
+    def gradients(self) -> dict[str, torch.Tensor]:
+        """Full gradients of the step by parameter, float32 on the CPU of every rank, as they are
+        between its last `backward` and `step`; parameters that got none are missing. A collective."""
+
     def step(self) -> float:
         """Clip, update, clear; returns the gradient norm before clipping."""
 

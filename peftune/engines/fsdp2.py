@@ -47,6 +47,14 @@ class Fsdp2:
     def backward(self, loss: torch.Tensor) -> None:
         self.scaler.scale(loss).backward()
 
+    def gradients(self) -> dict[str, torch.Tensor]:
+        scale = self.scaler.get_scale()
+        return {
+            name: full_tensor(shards.grad).float().cpu() / scale
+            for name, shards in self._shards().items()
+            if shards.grad is not None
+        }
+
     def step(self) -> float:
         self.scaler.unscale_(self.optimizer)
         parameters = [p for _, p in trainable_parameters(self.module)]
@@ -54,7 +62,7 @@ class Fsdp2:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
-        return float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
+        return float(full_tensor(norm))
 
     def trainable_state(self) -> dict[str, torch.Tensor]:
         return {
@@ -71,6 +79,11 @@ class Fsdp2:
         for name, shards in self._shards().items():
             full = state[name].to(shards.device)
             shards.copy_(distribute_tensor(full, shards.device_mesh, shards.placements))
+
+
+def full_tensor(tensor: torch.Tensor) -> torch.Tensor:
+    """All shards as one; a collective."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def shard_layers(model: PeftModel, ranks: Ranks, offload: bool) -> None:

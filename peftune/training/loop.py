@@ -6,7 +6,9 @@ on all ranks and in all micro-batches, divided once by their number.
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
@@ -17,10 +19,11 @@ from peftune.engines.engine import Engine
 from peftune.errors import TrainingError
 from peftune.objectives import ObjectiveName
 from peftune.plan import Plan
-from peftune.training.loss import batch_nll_sum, count_targets, learnt
+from peftune.training.draws import RowDraws, row_draws
+from peftune.training.dropout import dropout_from, has_dropout, shared_dropout
+from peftune.training.loss import batch_nll_sum, count_targets
 from peftune.training.neftune import embedding_noise
 from peftune.training.optimizer import set_learning_rate
-from peftune.training.randomness import seed_step
 from peftune.training.schedule import learning_rate_factor
 from peftune.training.section import TrainSection
 
@@ -41,54 +44,80 @@ class StepRecord:
     """All tokens of the step without padding, over all ranks."""
 
 
-def train(
-    engine: Engine,
-    rows: Sequence[EncodedRow],
-    batching: Batching,
-    section: TrainSection,
-    plan: Plan,
-    seed: int,
-) -> Iterator[StepRecord]:
+@dataclass(frozen=True)
+class Training:
+    """What is trained, on what, and how."""
+
+    engine: Engine
+    rows: Sequence[EncodedRow]
+    batching: Batching
+    section: TrainSection
+    plan: Plan
+    seed: int
+
+    @cached_property
+    def drops(self) -> bool:
+        """Whether the model drops values while training."""
+        return has_dropout(self.engine.module)
+
+
+def train(training: Training) -> Iterator[StepRecord]:
     """Yield a StepRecord after each optimizer step; the caller logs, validates and saves in between.
 
     Raises TrainingError, on every rank alike, when a loss or gradient norm is not finite.
     """
+    engine, plan = training.engine, training.plan
     for step in range(plan.total_steps):
-        engine.model.train()
-        seed_step(seed, step, engine.ranks.rank)
-        batches = micro_batches(rows, batching, plan, seed, step, engine)
-        target_tokens, tokens = count_step(engine, batches, batching.objective)
         factor = learning_rate_factor(
             step,
-            shape=section.lr_scheduler_type,
+            shape=training.section.lr_scheduler_type,
             warmup_steps=plan.warmup_steps,
             total_steps=plan.total_steps,
         )
         learning_rate = set_learning_rate(engine.optimizer, factor)
-        nll_sum = accumulate(engine, batches, batching.objective, section, target_tokens)
+        loss, target_tokens, tokens = backpropagate(training, step)
         grad_norm = engine.step()
-        loss = float(engine.ranks.sum(nll_sum)) / target_tokens
         require_finite(step + 1, loss, grad_norm, engine.skips_overflow)
         yield StepRecord(step + 1, loss, grad_norm, learning_rate, target_tokens, tokens)
 
 
-def micro_batches(
-    rows: Sequence[EncodedRow],
-    batching: Batching,
-    plan: Plan,
-    seed: int,
-    step: int,
-    engine: Engine,
-) -> list[Batch]:
+def backpropagate(training: Training, step: int) -> tuple[float, int, int]:
+    """Everything of step `step` (from 0) up to the update: the gradients are in place, and the answer
+    is the step's mean loss, its learnt targets and its tokens, over all ranks."""
+    engine = training.engine
+    engine.model.train()
+    batches = micro_batches(training, step)
+    target_tokens, tokens = count_step(engine, batches, training.batching.objective)
+    nll_sum = accumulate(training, step, batches, target_tokens)
+    return float(engine.ranks.sum(nll_sum)) / target_tokens, target_tokens, tokens
+
+
+def micro_batches(training: Training, step: int) -> list[Batch]:
     """This rank's share of a step; every rank gets the same number of micro-batches."""
-    ids = step_rows(seed, step, len(rows), plan.global_batch_size)
-    shares = rank_micro_batches(ids, engine.ranks.rank, plan.world_size, plan.per_device_batch_size)
-    filler = batching.filler(rows)
-    picked = (
-        [filler if i is None else batching.drawn(rows[i], i, step) for i in share]
-        for share in shares
-    )
-    return [to_device(batching.collate(share), engine.ranks.device) for share in picked]
+    rows, batching, plan = training.rows, training.batching, training.plan
+    ranks = training.engine.ranks
+    ids = step_rows(training.seed, step, len(rows), plan.global_batch_size)
+    shares = rank_micro_batches(ids, ranks.rank, plan.world_size, plan.per_device_batch_size)
+    filler, batches = batching.filler(rows), []
+    for share in shares:
+        picked = [filler if i is None else batching.drawn(rows[i], i, step) for i in share]
+        batch = named_batch(batching, picked, share, training.section.padding_free)
+        batches.append(to_device(batch, ranks.device))
+    return batches
+
+
+def named_batch(
+    batching: Batching, rows: list[EncodedRow], ids: list[int | None], padding_free: bool
+) -> Batch:
+    """The rows as a batch with `row_ids`, int64 (rows, 1) or, without padding, (1, tokens).
+
+    They tell whose tokens they are; a filler has -1.
+    """
+    names = torch.tensor([-1 if i is None else i for i in ids])[:, None]
+    if not padding_free:
+        return {**batching.collate(rows), "row_ids": names}
+    lengths = torch.tensor([len(row.input_ids) for row in rows])
+    return {**batching.concatenated(rows), "row_ids": names.repeat_interleave(lengths, dim=0).T}
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
@@ -106,39 +135,62 @@ def count_step(engine: Engine, batches: list[Batch], objective: ObjectiveName) -
 
 
 def count_tokens(batch: Batch) -> int:
-    """Tokens of the rows that have something to learn, which a filler has not."""
-    rows = learnt(batch["labels"]).flatten(1).any(dim=1)
-    return int(batch["attention_mask"][rows].sum())
+    """Tokens without padding and filler."""
+    return int((row_sizes(batch) * (batch["row_ids"] >= 0) > 0).sum())
+
+
+def row_sizes(batch: Batch) -> torch.Tensor:
+    """For each token, how many its row has; 0 for padding. int64 in the shape of `input_ids`."""
+    if "attention_mask" in batch:
+        mask = batch["attention_mask"]
+        return mask * mask.sum(dim=1, keepdim=True)
+    _, row, sizes = batch["row_ids"].unique(return_inverse=True, return_counts=True)
+    return sizes[row]
 
 
 def accumulate(
-    engine: Engine,
-    batches: list[Batch],
-    objective: ObjectiveName,
-    section: TrainSection,
-    target_tokens: int,
+    training: Training, step: int, batches: list[Batch], target_tokens: int
 ) -> torch.Tensor:
-    """Backpropagate every micro-batch; returns this rank's summed loss."""
+    """Backpropagate every micro-batch of a step; returns this rank's summed loss."""
+    engine = training.engine
     # Every engine averages gradients over ranks; the step wants their sum over all target tokens.
     scale = engine.ranks.world_size / target_tokens
     nll_sum = torch.zeros((), dtype=torch.float64)
-    for index, batch in enumerate(batches):
-        with engine.micro_batch(last=index == len(batches) - 1):
-            nll = training_nll_sum(engine, batch, objective, section)
-            engine.backward(nll * scale)
-        nll_sum += nll.detach().double().cpu()
+    with shared_dropout(engine.module):
+        for index, batch in enumerate(batches):
+            with engine.micro_batch(last=index == len(batches) - 1):
+                nll = training_nll_sum(training, batch, row_draws(training.seed, step, batch))
+                engine.backward(nll * scale)
+            nll_sum += nll.detach().double().cpu()
     return nll_sum
 
 
-def training_nll_sum(
-    engine: Engine, batch: Batch, objective: ObjectiveName, section: TrainSection
-) -> torch.Tensor:
-    embedding = engine.module.get_input_embeddings()
+def training_nll_sum(training: Training, batch: Batch, draws: RowDraws) -> torch.Tensor:
+    """Summed loss of a micro-batch, its noise and dropout taken from `draws` alone."""
+    engine, section = training.engine, training.section
+    embedding, alpha = engine.module.get_input_embeddings(), section.neftune_noise_alpha
+    before = torch.get_rng_state()
     with (
         engine.autocast(),
-        embedding_noise(embedding, section.neftune_noise_alpha, batch["attention_mask"]),
+        embedding_noise(embedding, alpha, row_sizes(batch), draws),
+        # Watching every call of torch costs a little, so only where something is dropped.
+        dropout_from(draws) if training.drops else nullcontext(),
     ):
-        return batch_nll_sum(engine.model, batch, objective, section.label_smoothing_factor)
+        nll = batch_nll_sum(
+            engine.model, batch, training.batching.objective, section.label_smoothing_factor
+        )
+    require_no_other_draws(before)
+    return nll
+
+
+def require_no_other_draws(before: torch.Tensor) -> None:
+    """Raise TrainingError when the forward pass drew from torch's own stream, state `before`."""
+    if not torch.equal(before, torch.get_rng_state()):
+        raise TrainingError(
+            "model.model_name_or_path: this model draws random numbers of its own while training, so "
+            "its numbers would depend on the layout; set what is random (noise, jitter, layerdrop) to "
+            "0 in its config.json."
+        )
 
 
 def require_finite(step: int, loss: float, grad_norm: float, skips_overflow: bool) -> None:

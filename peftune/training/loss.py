@@ -71,7 +71,7 @@ def nll_sum(
 def batch_nll_sum(
     model: torch.nn.Module, batch: Batch, objective: ObjectiveName, label_smoothing: float = 0.0
 ) -> torch.Tensor:
-    """Run the model on a batch as `Batching.collate` makes it, and sum the loss."""
+    """Run the model on a batch as Batching makes it, and sum the loss."""
     logits = model_logits(model, batch, objective)
     return nll_sum(logits, batch["labels"], objective, label_smoothing)
 
@@ -83,7 +83,7 @@ def model_logits(model: torch.nn.Module, batch: Batch, objective: ObjectiveName)
     question keeps its scores: the model learns that it holds no answer, and whoever reads the
     scores need not know where it ends.
     """
-    inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
+    inputs = {name: tensor for name, tensor in batch.items() if name not in ("labels", "row_ids")}
     if objective in ("causal", "seq2seq", "corrupted"):
         inputs["use_cache"] = False  # type: ignore[assignment]
     outputs = model(**inputs)

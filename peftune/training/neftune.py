@@ -5,22 +5,23 @@ from contextlib import contextmanager
 
 import torch
 
+from peftune.training.draws import RowDraws
+
 
 @contextmanager
 def embedding_noise(
-    embedding: torch.nn.Module, alpha: float | None, attention_mask_BT: torch.Tensor
+    embedding: torch.nn.Module, alpha: float | None, own_BT: torch.Tensor, draws: RowDraws
 ) -> Iterator[None]:
     """Inside the context, add uniform noise in ±alpha / sqrt(tokens * width) to each row's embeddings.
 
-    `tokens` are the row's own, so padding changes neither the scale nor the padded positions.
+    `own_BT` says how many tokens the row has that a token belongs to, and 0 for padding, which
+    changes neither the scale nor itself.
     """
     if alpha is None:
         yield
         return
     handle = embedding.register_forward_hook(
-        lambda _module, _inputs, output_BTD: (
-            output_BTD + _noise(output_BTD, alpha, attention_mask_BT)
-        )
+        lambda _module, _inputs, output_BTD: output_BTD + _noise(output_BTD, alpha, own_BT, draws)
     )
     try:
         yield
@@ -28,9 +29,10 @@ def embedding_noise(
         handle.remove()
 
 
-def _noise(embedded_BTD: torch.Tensor, alpha: float, mask_BT: torch.Tensor) -> torch.Tensor:
+def _noise(
+    embedded_BTD: torch.Tensor, alpha: float, own_BT: torch.Tensor, draws: RowDraws
+) -> torch.Tensor:
     width = embedded_BTD.shape[-1]
-    tokens_B = mask_BT.sum(dim=1).clamp(min=1)
-    scale_B11 = (alpha / (tokens_B * width).sqrt()).to(embedded_BTD.dtype)[:, None, None]
-    uniform_BTD = torch.empty_like(embedded_BTD).uniform_(-1.0, 1.0)
-    return uniform_BTD * scale_B11 * mask_BT[..., None].to(embedded_BTD.dtype)
+    scale_BT = alpha / (own_BT.clamp(min=1) * width).sqrt() * (own_BT > 0)
+    uniform_BTD = draws.uniform(embedded_BTD) * 2.0 - 1.0
+    return (uniform_BTD * scale_BT[..., None]).to(embedded_BTD.dtype)

@@ -1,4 +1,4 @@
-"""Seeds as pure functions: dropout and noise of a step depend on (seed, step, rank) and no history."""
+"""Seeds as pure functions of what they are for, with no history."""
 
 import hashlib
 
@@ -14,8 +14,3 @@ def derived_seed(*parts: int | str) -> int:
 def seed_initialisation(seed: int) -> None:
     """Every rank draws the same initial adapter."""
     torch.manual_seed(derived_seed(seed, "initialisation"))
-
-
-def seed_step(seed: int, step: int, rank: int) -> None:
-    """Dropout and NEFTune noise of one step on one rank."""
-    torch.manual_seed(derived_seed(seed, "step", step, rank))

@@ -23,7 +23,7 @@ from peftune.engines.launch import Launch
 from peftune.engines.ranks import Ranks
 from peftune.errors import TrainingError
 from peftune.plan import Plan, make_plan
-from peftune.training.loop import StepRecord, train
+from peftune.training.loop import StepRecord, Training, train
 from peftune.training.loss import batch_nll_sum, count_targets
 from peftune.training.optimizer import build_optimizer
 from peftune.training.schedule import learning_rate_factor
@@ -111,7 +111,7 @@ def engine_of(model: PeftModel, chosen: TrainSection) -> Ddp:
 
 
 def steps(engine: Ddp, chosen: TrainSection, rows: list[EncodedRow] = ROWS) -> Iterator[StepRecord]:
-    return train(engine, rows, CAUSAL, chosen, plan_of(chosen, len(rows)), SEED)
+    return train(Training(engine, rows, CAUSAL, chosen, plan_of(chosen, len(rows)), SEED))
 
 
 def trained(model: PeftModel, rows: list[EncodedRow] = ROWS, **keys: Any) -> Trained:
@@ -168,18 +168,20 @@ def learnt(row: EncodedRow) -> int:
     return sum(label != IGNORED for label in row.labels)
 
 
-def mean_of_means(engine: Ddp, batches: list[Any], *others: Any) -> torch.Tensor:
+def mean_of_means(
+    training: Training, step: int, batches: list[Any], target_tokens: int
+) -> torch.Tensor:
     """The wrong loop: each micro-batch divided by its own tokens, then by their number."""
     total = torch.zeros((), dtype=torch.float64)
     for batch in batches:
         mean = (
-            batch_nll_sum(engine.model, batch, "causal")
+            batch_nll_sum(training.engine.model, batch, "causal")
             / count_targets(batch["labels"], "causal")
             / len(batches)
         )
-        engine.backward(mean)
+        training.engine.backward(mean)
         total += mean.detach().double()
-    return total * others[-1]
+    return total * target_tokens
 
 
 @pytest.fixture(scope="module")
