@@ -123,9 +123,12 @@ def shared_dropout(model: torch.nn.Module) -> Iterator[None]:
 
         return set_mark
 
-    modules = [m for name, m in model.named_modules() if name.endswith(SHARED_DROPOUT)]
-    hooks = [module.register_forward_pre_hook(mark(True)) for module in modules]
-    hooks += [module.register_forward_hook(mark(False)) for module in modules]
+    modules = dict(model.named_modules())
+    shared = [name for name in modules if name.endswith(f".{SHARED_DROPOUT}")]
+    hooks = [modules[name].register_forward_pre_hook(mark(True)) for name in shared]
+    # The positions go through adapted layers next; then weights are dropped, which are of rows again.
+    ends = [name.removesuffix(SHARED_DROPOUT) + "dropout" for name in shared]
+    hooks += [modules[name].register_forward_pre_hook(mark(False)) for name in ends]
     try:
         yield
     finally:

@@ -1,0 +1,105 @@
+"""Ways to break the contract, those of other trainers among them; each changes the loop it runs in."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from peftune.data.collate import Batching
+from peftune.engines.engine import Engine
+from peftune.training import loop, loss
+from peftune.training.draws import RowDraws
+
+
+def divide_by_micro_batches(patch: pytest.MonkeyPatch) -> None:
+    """A mean over the means of the micro-batches."""
+
+    def mean_of_means(
+        training: loop.Training, step: int, batches: list[Any], target_tokens: int
+    ) -> torch.Tensor:
+        total = torch.zeros((), dtype=torch.float64)
+        for batch in batches:
+            draws = loop.row_draws(training.seed, step, batch)
+            own = max(loss.count_targets(batch["labels"], "causal"), 1) * len(batches)
+            nll = loop.training_nll_sum(training, batch, draws) / own
+            training.engine.backward(nll)
+            total += nll.detach().double()
+        return total * target_tokens
+
+    patch.setattr(loop, "accumulate", mean_of_means)
+
+
+def drop_the_last_rows(patch: pytest.MonkeyPatch) -> None:
+    """Only full steps, as `drop_last` has it."""
+    whole = loop.step_rows
+    patch.setattr(
+        loop, "step_rows", lambda *of: whole(*of) if len(whole(*of)) == 6 else whole(*of)[:2]
+    )
+
+
+def count_padding(patch: pytest.MonkeyPatch) -> None:
+    """The step is divided by all tokens, learnt or not."""
+    patch.setattr(loop, "count_targets", lambda labels, objective: labels.numel())
+
+
+def learn_padding(patch: pytest.MonkeyPatch) -> None:
+    """Padding has the label of the padding token."""
+    collate = Batching.collate
+
+    def learnt(self: Batching, some: Any) -> Any:
+        batch = collate(self, some)
+        return {**batch, "labels": batch["labels"].masked_fill(batch["attention_mask"] == 0, 0)}
+
+    patch.setattr(Batching, "collate", learnt)
+
+
+def attend_to_padding(patch: pytest.MonkeyPatch) -> None:
+    """On the left, where a causal model would look at it."""
+    collate = Batching.collate
+
+    def leaky(self: Batching, some: Any) -> Any:
+        batch = collate(self, some)
+        sizes = batch["attention_mask"].sum(dim=1)
+        moved = {
+            name: torch.stack(
+                [one.roll(len(one) - int(size)) for one, size in zip(x, sizes, strict=True)]
+            )
+            for name, x in batch.items()
+        }
+        return {**moved, "attention_mask": torch.ones_like(batch["attention_mask"])}
+
+    patch.setattr(Batching, "collate", leaky)
+
+
+def draw_dropout_by_batch(patch: pytest.MonkeyPatch) -> None:
+    """torch's own stream, as in every other trainer."""
+    patch.setattr(RowDraws, "kept", lambda self, like, p: torch.rand(like.shape) >= p)
+    patch.setattr(loop, "require_no_other_draws", lambda before: None)
+
+
+def repeat_rows_for_even_batches(patch: pytest.MonkeyPatch) -> None:
+    """A short step is filled up from its start."""
+    whole = loop.step_rows
+    patch.setattr(loop, "step_rows", lambda *of: (whole(*of) * 6)[:6])
+
+
+def average_over_ranks(patch: pytest.MonkeyPatch) -> None:
+    """Each rank divides by its own targets, and the engine takes the mean of the ranks."""
+    count_step = loop.count_step
+
+    def own(engine: Engine, batches: Any, objective: Any) -> tuple[int, int]:
+        targets = sum(loss.count_targets(batch["labels"], objective) for batch in batches)
+        return max(targets, 1) * engine.ranks.world_size, count_step(engine, batches, objective)[1]
+
+    patch.setattr(loop, "count_step", own)
+
+
+def number_packed_rows_through(patch: pytest.MonkeyPatch) -> None:
+    """Positions that run on: rows without padding see each other."""
+    concatenated = Batching.concatenated
+
+    def run_on(self: Batching, rows: Any) -> Any:
+        batch = concatenated(self, rows)
+        return {**batch, "position_ids": torch.arange(batch["input_ids"].shape[1])[None]}
+
+    patch.setattr(Batching, "concatenated", run_on)

@@ -1,0 +1,72 @@
+"""Processes that stay: groups of gloo ranks that compute one case after another."""
+
+import os
+import traceback
+from multiprocessing import get_context
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any
+
+from tests.contract.cases import Case, Outcome, run
+
+# Starting from one process that has imported everything saves seconds for each rank.
+PRELOADED = ["deepspeed", "bitsandbytes", "peftune.pipeline", "tests.contract.cases"]
+
+
+def _work(rank: int, world_size: int, meeting: str, pipe: Connection) -> None:
+    """One rank: computes what comes through the pipe."""
+    import torch
+
+    torch.set_num_threads(1)
+    names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world_size}
+    os.environ.update({name: str(value) for name, value in names.items()})
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{meeting}", rank=rank, world_size=world_size
+    )
+    while True:
+        case = pipe.recv()
+        try:
+            pipe.send((run(case, rank), ""))
+        except Exception:
+            pipe.send((None, traceback.format_exc()))
+
+
+class Group:
+    """So many ranks."""
+
+    def __init__(self, world_size: int, folder: Path) -> None:
+        os.environ["DS_ACCELERATOR"] = "cpu"
+        context: Any = get_context("forkserver")
+        context.set_forkserver_preload(PRELOADED)
+        meeting = str(folder / f"meeting-{world_size}")
+        pairs = [context.Pipe() for _ in range(world_size)]
+        self.pipes = [ours for ours, _ in pairs]
+        self.processes = [
+            context.Process(target=_work, args=(rank, world_size, meeting, theirs), daemon=True)
+            for rank, (_, theirs) in enumerate(pairs)
+        ]
+        for process in self.processes:
+            process.start()
+
+    def run(self, case: Case) -> list[Outcome]:
+        """What each rank found. An error of any of them is raised, and ends the group."""
+        for pipe in self.pipes:
+            pipe.send(case)
+        answers: dict[Any, Outcome] = {}
+        while len(answers) < len(self.pipes):
+            ready = wait([pipe for pipe in self.pipes if pipe not in answers], timeout=120)
+            for pipe in ready:
+                outcome, error = pipe.recv()  # type: ignore[union-attr]
+                answers[pipe] = outcome
+                if error:
+                    self.stop()
+                    raise RuntimeError(error)
+            if not ready:
+                self.stop()
+                raise RuntimeError(f"no answer from the ranks: {case}")
+        return [answers[pipe] for pipe in self.pipes]
+
+    def stop(self) -> None:
+        for process in self.processes:
+            process.kill()
+            process.join()

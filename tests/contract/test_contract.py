@@ -1,0 +1,79 @@
+"""The contract: whatever the layout, the numbers are those of one row at a time in float64.
+
+Drawn are the model and what it learns, ragged rows of which some have nothing to learn, the adapter,
+the micro-batch and the accumulation, ranks and engine, padding, recomputation, noise, smoothing and
+the batch of the validation. `pytest -s` shows how far they were apart at most.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, Phase, assume, given, settings
+from hypothesis import strategies as st
+
+from peftune.data.order import step_rows
+from tests.contract.cases import SEED, Case, run
+from tests.contract.comparing import check, differences
+from tests.contract.drawing import cases
+from tests.contract.groups import Group
+from tests.contract.oracle import oracle, targets
+
+DRAWN = settings(
+    deadline=None,
+    derandomize=True,
+    database=None,
+    phases=(Phase.explicit, Phase.generate),
+    suppress_health_check=list(HealthCheck),
+)
+Seen = dict[str, list[dict[str, float]]]
+
+
+@pytest.fixture(scope="module")
+def seen() -> Iterator[Seen]:
+    """The differences of each drawn case, by model; what was largest is printed."""
+    found: Seen = defaultdict(list)
+    yield found
+    for name, cases_of in sorted(found.items()):
+        largest = {key: max(one[key] for one in cases_of) for key in cases_of[0]}
+        shown = ", ".join(f"{key} {value:.1e}" for key, value in largest.items())
+        print(f"\n{name}: {len(cases_of)} cases; largest relative difference: {shown}", end="")
+
+
+def learns_in_each_step(case: Case) -> bool:
+    """The gates let no row without targets pass, so no step of a run is without any."""
+    plan = case.plan
+    steps = (
+        step_rows(SEED, step, len(case.rows), plan.global_batch_size)
+        for step in range(plan.total_steps)
+    )
+    return all(sum(targets(case.rows[i]) for i in ids) for ids in steps)
+
+
+def model_of(case: Case, folders: dict[str, Path]) -> str:
+    return next(name for name, folder in folders.items() if str(folder) == case.folder)
+
+
+@settings(DRAWN, max_examples=60)
+@given(data=st.data())
+def test_one_process(data: st.DataObject, folders: dict[str, Path], seen: Seen) -> None:
+    case = data.draw(cases(folders, (1,)))
+    assume(learns_in_each_step(case))
+    found = differences(run(case), oracle(case))
+    seen[f"{model_of(case, folders)}, one process"].append(found)
+    check(found, case)
+
+
+@settings(DRAWN, max_examples=40)
+@given(data=st.data())
+def test_ranks(
+    data: st.DataObject, folders: dict[str, Path], group: Callable[[int], Group], seen: Seen
+) -> None:
+    case = data.draw(cases(folders, (2, 4)))
+    assume(learns_in_each_step(case))
+    exact = oracle(case)
+    of_ranks = [differences(ours, exact) for ours in group(case.world_size).run(case)]
+    found = {key: max(one[key] for one in of_ranks) for key in of_ranks[0]}
+    seen[f"{model_of(case, folders)}, ranks"].append(found)
+    check(found, case)
