@@ -213,6 +213,12 @@ CASES = [
         {**PAIR, "validation_fraction": 0.2},
     ),
     Case(
+        "a mapping to no column beside a column of the role's own name",
+        "data.columns: completion: no column named 'sumary' in d/train.jsonl. Did you mean summary? The columns are: completion, dialogue, summary.",
+        {"train.jsonl": [{"completion": "not this", **row} for row in pairs()]},
+        {"columns": {"prompt": "dialogue", "completion": "sumary"}},
+    ),
+    Case(
         "nothing left to train on",
         "data.validation_fraction: 0.5 of 1 rows leaves no row to train on.",
         {"train.jsonl": sentence_pairs(1)},
