@@ -9,10 +9,11 @@ from typing import Annotated, Any
 
 import typer
 
-from peftune.compatibility import RUN_MARK, check_recipe
+from peftune.compatibility import RUN_MARK, check_claims, check_recipe
 from peftune.engines.launch import read_launch
 from peftune.errors import PeftuneError
 from peftune.recipe import json_schema, load_recipe
+from peftune.resolved import resolved_yaml
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -63,6 +64,18 @@ def validate(recipe: RecipePath, overrides: Overrides = None, debug: Debug = Fal
 def _validate(path: Path, overrides: list[str]) -> None:
     check_recipe(load_recipe(path, overrides), read_launch(os.environ))
     print(f"{path}: valid.")
+
+
+@app.command()
+def resolve(recipe: RecipePath, overrides: Overrides = None, debug: Debug = False) -> None:
+    """Print all values and their origins. Example: peftune resolve recipes/summarize.yaml seed=1"""
+    _exit(debug, _resolve, recipe, overrides or [])
+
+
+def _resolve(path: Path, overrides: list[str]) -> None:
+    recipe, launch = load_recipe(path, overrides), read_launch(os.environ)
+    check_claims(recipe, launch)
+    print(resolved_yaml(recipe, launch), end="")
 
 
 @app.command()
@@ -126,10 +139,11 @@ def evaluate(run: RunFolder, overrides: Overrides = None, debug: Debug = False) 
 
 
 def _evaluate(run: Path, overrides: list[str]) -> None:
-    recipe = load_recipe(run / RUN_MARK, overrides)
+    recipe, launch = load_recipe(run / RUN_MARK, overrides), read_launch(os.environ)
+    check_claims(recipe, launch)
     from peftune.pipeline import evaluate_run
 
-    evaluate_run(recipe, read_launch(os.environ), run)
+    evaluate_run(recipe, launch, run)
 
 
 @app.command()

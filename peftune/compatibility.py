@@ -6,20 +6,24 @@ from pathlib import Path
 
 from peftune import adapters
 from peftune.data.roles import check_roles
-from peftune.engines.launch import Launch
+from peftune.engines.launch import Claim, Launch
 from peftune.environment import NOT_INSTALLED, installed
-from peftune.errors import RecipeError
+from peftune.errors import LaunchError, RecipeError
 from peftune.model.base import check_model_files
 from peftune.plan import global_batch_size
 from peftune.quantization import BACKENDS
 from peftune.recipe import Recipe
+from peftune.resolved import origins, typed
 from peftune.tasks import TASKS
+from peftune.unread import BY_RECIPE, refuse_unread
 
 RUN_MARK = "recipe.yaml"
 
 
 def check_recipe(recipe: Recipe, launch: Launch) -> None:
     """Raise RecipeError for the first combination that cannot work; imports no torch."""
+    refuse_unread(recipe, BY_RECIPE, recipe)
+    check_claims(recipe, launch)
     global_batch_size(
         recipe.train.per_device_train_batch_size,
         launch.world_size,
@@ -35,13 +39,43 @@ def check_recipe(recipe: Recipe, launch: Launch) -> None:
     check_output_folder(recipe)
 
 
+def check_claims(recipe: Recipe, launch: Launch) -> None:
+    """Raise LaunchError for each number that recipe and launcher set differently."""
+    found = origins(recipe)
+    problems = []
+    for claim in launch.claims:
+        key, value = _decided(recipe, launch, claim)
+        if not _agree(claim.value, value):
+            section, name = key.split(".")
+            shown = typed(recipe.__dict__[section].__dict__[name])
+            problems.append(
+                f"{key}: {shown} ({found[section, name]}), but the launcher says {claim.value} in "
+                f"{claim.place}; remove it there, as the recipe decides this."
+            )
+    if problems:
+        raise LaunchError("\n".join(problems))
+
+
+def _decided(recipe: Recipe, launch: Launch, claim: Claim) -> tuple[str, str]:
+    """The key of the recipe that decides what the launcher claims, and what it comes to."""
+    train = recipe.train
+    if claim.key != "train.gradient_accumulation_steps":
+        return claim.key, typed(train.__dict__[claim.key.partition(".")[2]])
+    if train.gradient_accumulation_steps is not None:
+        return claim.key, str(train.gradient_accumulation_steps)
+    per_pass = train.per_device_train_batch_size * launch.world_size
+    return "train.global_batch_size", str((train.global_batch_size or per_pass) / per_pass)
+
+
+def _agree(one: str, other: str) -> bool:
+    try:
+        return float(one) == float(other)
+    except ValueError:
+        return one == other
+
+
 def _check_quantization(recipe: Recipe, launch: Launch) -> None:
     if recipe.quantization is None:
-        if recipe.export.merge_base == "dequantized":
-            raise RecipeError(
-                "export.merge_base: dequantized needs a quantized base; set original, or add a "
-                "quantization section."
-            )
         return
     method = recipe.quantization.method
     engines = BACKENDS[method].ENGINES

@@ -5,6 +5,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from peftune.measurement import EVAL_RESULTS, measure, report_results
 from peftune.preparation import plan_for, prepare_data
 from peftune.recipe import Recipe
 from peftune.records import read_json, write_json, write_text
+from peftune.resolved import resolved_yaml
 from peftune.training.checkpoint import prune_checkpoints, write_checkpoint
 from peftune.training.dropout import checkpoint_contexts
 from peftune.training.loop import Training, train
@@ -106,9 +108,9 @@ def open_folder(context: Run) -> None:
         if context.folder.exists():
             shutil.rmtree(context.folder)
         context.folder.mkdir(parents=True)
-        write_text(context.folder / RUN_MARK, context.recipe.to_yaml())
+        write_text(context.folder / RUN_MARK, resolved_yaml(context.recipe, context.launch))
         write_json(context.folder / DATA_REPORT, data_report(context.prepared.reports))
-        launched = {**vars(context.launch), "versions": versions()}
+        launched = {**asdict(context.launch), "versions": versions()}
         write_json(context.folder / "environment.json", launched)
     context.ranks.wait()
 

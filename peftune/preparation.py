@@ -23,7 +23,7 @@ from peftune.data.rows import EncodedRow
 from peftune.data.section import SPLITS, Split
 from peftune.data.sources import open_splits
 from peftune.data.table import Table
-from peftune.errors import DataError, ModelError, RecipeError
+from peftune.errors import DataError, ModelError
 from peftune.model.base import load_config, load_tokenizer, require_end_token
 from peftune.model.head import Head, model_class, require_head
 from peftune.model.positions import positions
@@ -31,6 +31,15 @@ from peftune.objectives import OBJECTIVES, Objective
 from peftune.plan import Plan, make_plan
 from peftune.recipe import Recipe
 from peftune.tasks import TASKS
+from peftune.unread import (
+    BY_DATA,
+    BY_MODEL,
+    BY_PLAN,
+    BY_RECIPE,
+    Learning,
+    Opened,
+    refuse_unread,
+)
 
 
 @dataclass(frozen=True)
@@ -65,11 +74,12 @@ def prepare_data(recipe: Recipe, shows: bool = False) -> Prepared:
     """
     task, section = TASKS[recipe.task], recipe.data
     reading = Reading(section, task.roles, task.prompt_template)
+    refuse_unread(recipe, BY_RECIPE, recipe)
     tables = open_splits(section, task.roles, task.prompt_template, recipe.seed)
-    _require_validation(recipe, tables)
+    refuse_unread(recipe, BY_DATA, Opened(recipe, frozenset(tables)))
     tokenizer, config = _loaded(recipe, tables)
     head = _head(recipe, config, tables, reading, tokenizer.pad_token_id)
-    _check_training(recipe, head.objective, config)
+    refuse_unread(recipe, BY_MODEL, Learning(head.objective, config.is_encoder_decoder))
     _prepare_tokenizer(recipe, head.objective, tokenizer, languages_chosen(tables.values()))
     encoding = _encoding(recipe, head, tokenizer, config)
     splits = {
@@ -137,40 +147,9 @@ def _head(
     return Head(OBJECTIVES[name], names, pad_token_id)
 
 
-def _check_training(recipe: Recipe, objective: Objective, config: Any) -> None:
-    """Refuse a key of `train:` that means nothing for what is learnt."""
-    if recipe.train.label_smoothing_factor and objective.name in ("labels", "value"):
-        raise RecipeError(
-            f"train.label_smoothing_factor: {recipe.train.label_smoothing_factor} spreads the target "
-            "over labels of which one is right, which this data has not; remove it."
-        )
-    if recipe.data.mlm_probability is not None and objective.name == "causal":
-        raise RecipeError(
-            f"data.mlm_probability: {recipe.data.mlm_probability}: a decoder learns every token and "
-            "nothing is hidden from it; remove it."
-        )
-    if recipe.train.label_smoothing_factor and objective.name == "span":
-        raise RecipeError(
-            f"train.label_smoothing_factor: {recipe.train.label_smoothing_factor} spreads the target "
-            "over all tokens of a window, its padding included; remove it."
-        )
-    if recipe.train.padding_free and objective.name != "causal":
-        raise RecipeError(
-            "train.padding_free: true: rows without padding are kept apart by decoders that write only; "
-            "remove it."
-        )
-    if recipe.train.neftune_noise_alpha is not None and config.is_encoder_decoder:
-        raise RecipeError(
-            f"train.neftune_noise_alpha: {recipe.train.neftune_noise_alpha}: encoder and decoder share "
-            "the embeddings that would get the noise; remove it, or train a decoder."
-        )
-
-
 def _prepare_tokenizer(recipe: Recipe, objective: Objective, tokenizer: Any, chosen: bool) -> None:
     if objective.writes:
         require_end_token(recipe.model, tokenizer)
-    if objective.name == "seq2seq" and recipe.data.chat_template is not None:
-        raise DataError("data.chat_template: an encoder-decoder reads plain prompts; remove it.")
     reads_and_writes = objective.name in ("seq2seq", "corrupted")
     if reads_and_writes or recipe.data.source_language or recipe.data.target_language:
         set_languages(tokenizer, recipe.data, chosen)
@@ -179,8 +158,6 @@ def _prepare_tokenizer(recipe: Recipe, objective: Objective, tokenizer: Any, cho
             f"data.target_language: {recipe.data.target_language}, but a text is in one language, the "
             f"{recipe.data.source_language} of data.source_language; give both the same code."
         )
-    if objective.name == "seq2seq" and recipe.data.train_on == "all":
-        raise DataError("data.train_on: all, but an encoder-decoder only reads prompts; remove it.")
     template = chat_template_text(recipe.data, tokenizer, needed=_talks(recipe))
     if template is not None:
         # Saved with the adapter, so that whoever loads it renders chats as they were learnt.
@@ -230,19 +207,10 @@ def _require_positions(recipe: Recipe, config: Any, reports: Mapping[Split, Spli
             )
 
 
-def _require_validation(recipe: Recipe, tables: Mapping[Split, Table]) -> None:
-    has_rows = "validation" in tables or recipe.data.validation_fraction is not None
-    if recipe.train.eval_steps is not None and not has_rows:
-        raise RecipeError(
-            f"train.eval_steps: {recipe.train.eval_steps} needs validation rows, and the data has "
-            "none. Name a file in data.validation, set data.validation_fraction, or remove the key."
-        )
-
-
 def plan_for(recipe: Recipe, rows: int, world_size: int) -> Plan:
-    """The recipe's arithmetic for so many training rows and devices."""
+    """The recipe's arithmetic for so many training rows and devices. Raises RecipeError."""
     train = recipe.train
-    return make_plan(
+    plan = make_plan(
         rows=rows,
         world_size=world_size,
         per_device=train.per_device_train_batch_size,
@@ -253,6 +221,8 @@ def plan_for(recipe: Recipe, rows: int, world_size: int) -> Plan:
         warmup_steps=train.warmup_steps,
         warmup_ratio=train.warmup_ratio,
     )
+    refuse_unread(recipe, BY_PLAN, plan)
+    return plan
 
 
 def plan_recipe(recipe: Recipe, world_size: int) -> Plan:

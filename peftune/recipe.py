@@ -1,13 +1,11 @@
 """The recipe: all sections together, loaded from YAML plus overrides, with errors users can act on."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
-import yaml
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, Field, PrivateAttr, ValidationError
 from pydantic_core import ErrorDetails
 
 from peftune.adapters import AdapterSection
@@ -18,7 +16,7 @@ from peftune.export.section import ExportSection
 from peftune.foreign_names import FOREIGN_NAMES
 from peftune.model.section import ModelSection
 from peftune.quantization import QuantizationSection
-from peftune.recipe_file import Lines, Tree, lines_kept, read_recipe, with_overrides
+from peftune.recipe_file import Source, Tree, read_recipe, source_of, with_overrides
 from peftune.section import Section
 from peftune.tasks import TASKS
 from peftune.training.section import TrainSection
@@ -55,21 +53,16 @@ class Recipe(Section):
     evaluation: EvaluationSection = EvaluationSection()
     export: ExportSection = ExportSection()
 
-    def to_yaml(self) -> str:
-        """The resolved recipe, defaults included; loading it again gives an equal recipe."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    _source: Source = PrivateAttr(default_factory=Source)
 
+    @property
+    def source(self) -> Source:
+        """Where the values came from."""
+        return self._source
 
-@dataclass(frozen=True)
-class Source:
-    """Where the values came from: names the file and line in messages."""
-
-    path: Path
-    lines: Lines
-
-    def place(self, key: tuple[str, ...]) -> str:
-        line = self.lines.get(key)
-        return f"{self.path}:{line}: " if line else f"{self.path}: "
+    def __eq__(self, other: object) -> bool:
+        """Recipes are equal when their values are, wherever these came from."""
+        return isinstance(other, Recipe) and dict(self) == dict(other)
 
 
 def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
@@ -77,12 +70,14 @@ def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
 
     Raises RecipeError whose message has one line for each problem found.
     """
-    tree, lines = read_recipe(Path(path))
-    tree = with_overrides(tree, overrides or [])
+    file = read_recipe(Path(path))
+    tree = with_overrides(file.tree, overrides or [])
+    source = source_of(Path(path), file, overrides or [])
     try:
-        return Recipe.model_validate(tree)
+        recipe = Recipe.model_validate(tree)
+        recipe._source = source
+        return recipe
     except ValidationError as error:
-        source = Source(Path(path), lines_kept(lines, overrides or []))
         problems = [_message(details, tree, source) for details in error.errors()]
         raise RecipeError("\n".join(dict.fromkeys(problems))) from None
 

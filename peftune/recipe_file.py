@@ -1,8 +1,10 @@
 """Reads a recipe's YAML safely: small, flat, without anchors, and knowing each key's line."""
 
 import re
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -14,12 +16,42 @@ MAX_DEPTH = 12
 PLAIN_FLOAT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
 OVERRIDE = re.compile(r"(?P<key>[A-Za-z_][\w.]*)=(?P<value>.*)", re.DOTALL)
 
+DEFAULT_MARK = "default"
+"""The comment behind a value that nobody set, in a recipe that a run has written."""
+
 Tree = dict[str, Any]
-Lines = dict[tuple[str, ...], int]
+Key = tuple[str, ...]
+Lines = dict[Key, int]
 
 
-def read_recipe(path: Path) -> tuple[Tree, Lines]:
-    """The recipe's values as nested dicts, and the line (from 1) on which each key stands.
+class RecipeFile(NamedTuple):
+    """What a recipe's YAML holds."""
+
+    tree: Tree
+    """The values as nested dicts."""
+    lines: Lines
+    """The line (from 1) on which each key stands; keys in a list count from 0."""
+    marked: frozenset[Key]
+    """The keys behind whose values a comment says that they are defaults."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the values came from."""
+
+    path: Path = Path("recipe")
+    lines: Lines | None = None
+    """Of the keys whose values still come from the file; None: there is no file."""
+    marked: frozenset[Key] = frozenset()
+
+    def place(self, key: Key) -> str:
+        """File and line of a key as the beginning of a message."""
+        line = (self.lines or {}).get(key)
+        return f"{self.path}:{line}: " if line else f"{self.path}: "
+
+
+def read_recipe(path: Path) -> RecipeFile:
+    """The recipe's values, and where each key stands.
 
     Raises RecipeError for a file that is missing, too large, not YAML, nested deeper than
     MAX_DEPTH, or that uses anchors, aliases, tags or a key twice.
@@ -36,7 +68,8 @@ def read_recipe(path: Path) -> tuple[Tree, Lines]:
             raise RecipeError(
                 f"{path}: a recipe is a list of `key: value` lines; this file is not."
             )
-        return yaml.safe_load(text), _key_lines(path, root)
+        lines = _key_lines(path, root)
+        return RecipeFile(yaml.safe_load(text), lines, frozenset(_marked(text, root)))
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise RecipeError(f"{path}:{line}: not valid YAML: {error.problem}.") from error
@@ -94,34 +127,55 @@ def _is_tagged(event: yaml.Event) -> bool:
     return merges or bool(tagged)
 
 
-def _key_lines(path: Path, root: yaml.MappingNode) -> Lines:
+def _key_lines(path: Path, root: yaml.Node) -> Lines:
     lines: Lines = {}
-    pending: list[tuple[tuple[str, ...], yaml.MappingNode]] = [((), root)]
-    while pending:
-        prefix, mapping = pending.pop()
-        for key_node, value_node in mapping.value:
-            key, line = (*prefix, str(key_node.value)), key_node.start_mark.line + 1
-            if key in lines:
-                raise RecipeError(
-                    f"{path}:{line}: {'.'.join(key)} is set twice (first on line {lines[key]})."
-                )
-            lines[key] = line
-            if isinstance(value_node, yaml.MappingNode):
-                pending.append((key, value_node))
+    for key, key_node, _ in _pairs(root):
+        line = key_node.start_mark.line + 1
+        if key in lines:
+            raise RecipeError(
+                f"{path}:{line}: {'.'.join(key)} is set twice (first on line {lines[key]})."
+            )
+        lines[key] = line
     return lines
 
 
-def parse_override(argument: str) -> tuple[tuple[str, ...], Any]:
+def _marked(text: str, root: yaml.Node) -> Iterator[Key]:
+    """The keys whose values are followed by nothing but the comment that calls them defaults."""
+    for key, _, value_node in _pairs(root):
+        behind = text[value_node.end_mark.index :].partition("\n")[0]
+        if behind.strip() == f"# {DEFAULT_MARK}":
+            yield key
+
+
+def _pairs(root: yaml.Node | None) -> Iterator[tuple[Key, yaml.Node, yaml.Node]]:
+    """Each key with the nodes of its name and its value, also of mappings inside of lists."""
+    pending: list[tuple[Key, yaml.Node | None]] = [((), root)]
+    while pending:
+        prefix, node = pending.pop()
+        if isinstance(node, yaml.MappingNode):
+            for key_node, value_node in node.value:
+                key = (*prefix, str(key_node.value))
+                yield key, key_node, value_node
+                pending.append((key, value_node))
+        elif isinstance(node, yaml.SequenceNode):
+            pending += [((*prefix, str(index)), item) for index, item in enumerate(node.value)]
+
+
+def parse_override(argument: str) -> tuple[Key, Any]:
     """Split `section.key=value`; the value is read as YAML. Raises RecipeError."""
     match = OVERRIDE.fullmatch(argument)
     if match is None:
         raise RecipeError(f"{argument!r}: an override looks like section.key=value.")
-    text = match["value"]
+    text, key = match["value"], tuple(match["key"].split("."))
     try:
         value = float(text) if PLAIN_FLOAT.fullmatch(text) else yaml.safe_load(text)
+        names = [name for name, _, _ in _pairs(yaml.compose(text, Loader=yaml.SafeLoader))]
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise RecipeError(f"{argument!r}: the value is not valid YAML.") from error
-    return tuple(match["key"].split(".")), value
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise RecipeError(f"{argument!r}: {'.'.join((*key, *twice))} is set twice.")
+    return key, value
 
 
 def with_overrides(tree: Tree, overrides: list[str]) -> Tree:
@@ -133,17 +187,18 @@ def with_overrides(tree: Tree, overrides: list[str]) -> Tree:
     return result
 
 
-def lines_kept(lines: Lines, overrides: list[str]) -> Lines:
-    """The lines of the keys whose values still come from the file."""
+def source_of(path: Path, file: RecipeFile, overrides: list[str]) -> Source:
+    """Where the values come from after the overrides: no longer from the file, for theirs."""
     replaced = [parse_override(argument)[0] for argument in overrides]
-    return {
-        key: line
-        for key, line in lines.items()
-        if not any(key[: len(start)] == start for start in replaced)
-    }
+
+    def kept(key: Key) -> bool:
+        return not any(key[: len(start)] == start for start in replaced)
+
+    lines = {key: line for key, line in file.lines.items() if kept(key)}
+    return Source(path, lines, frozenset(filter(kept, file.marked)))
 
 
-def _replaced(tree: Tree, key: tuple[str, ...], value: Any, argument: str) -> Tree:
+def _replaced(tree: Tree, key: Key, value: Any, argument: str) -> Tree:
     head, *rest = key
     if not rest:
         return {**tree, head: value}

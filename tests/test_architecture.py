@@ -21,6 +21,8 @@ LEVELS = {
     "compatibility": 5,
     "recipe": 4,
     "recipe_file": 4,
+    "resolved": 4,
+    "unread": 4,
     "training": 3,
     "evaluation": 3,
     "export": 3,
@@ -43,6 +45,10 @@ LEVELS = {
 # Files of one level that belong together.
 TOGETHER = {
     ("recipe", "recipe_file"),
+    ("recipe", "resolved"),
+    ("recipe_file", "resolved"),
+    ("recipe", "unread"),
+    ("resolved", "unread"),
     ("artefacts", "preparation"),
     ("context", "preparation"),
     ("context", "measurement"),

@@ -213,6 +213,12 @@ CASES = [
         {**PAIR, "validation_fraction": 0.2},
     ),
     Case(
+        "a mapping to no column beside a column of the role's own name",
+        "data.columns: completion: no column named 'sumary' in d/train.jsonl. Did you mean summary? The columns are: completion, dialogue, summary.",
+        {"train.jsonl": [{"completion": "not this", **row} for row in pairs()]},
+        {"columns": {"prompt": "dialogue", "completion": "sumary"}},
+    ),
+    Case(
         "nothing left to train on",
         "data.validation_fraction: 0.5 of 1 rows leaves no row to train on.",
         {"train.jsonl": sentence_pairs(1)},
@@ -404,13 +410,15 @@ def test_bad_data_is_answered_in_one_line(
     Path("chat.jinja").write_text(CHAT_TEMPLATE)
     Path("alternating.jinja").write_text(ALTERNATING)
     chat = {"chat_template": "chat.jinja"} if case.task == "chat" else {}
+    validates = {"eval_steps": 1} if "validation_fraction" in case.data else {}
+    steps = {"gradient_accumulation_steps": 1, "max_steps": 1, **validates}
     tree = {
         "task": case.task,
         "output_dir": "run",
         "model": {"model_name_or_path": str(models[case.model]), "dtype": "float32"},
         "data": {"path": "d", "max_length": 160, **chat, **case.data},
         "adapter": {"method": "lora"},
-        "train": {"gradient_accumulation_steps": 1, "max_steps": 1, "learning_rate": 1.0e-3},
+        "train": {**steps, "learning_rate": 1.0e-3},
     }
     assert report_errors(False, train_recipe, str(write_recipe(tmp_path, tree)), []) == 2
     printed = capsys.readouterr().err

@@ -241,10 +241,18 @@ MISTAKES = [
         environ={**FSDP2, "FSDP_VERSION": "1"},
     ),
     Mistake(
-        "gradient accumulation in the accelerate config",
-        "accelerate config: gradient_accumulation_steps: 4 stands in the launcher's file; remove "
-        "it and set train.gradient_accumulation_steps or train.global_batch_size.",
-        environ={"ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "4"},
+        "another gradient accumulation in the accelerate config",
+        "train.global_batch_size: 8 ({recipe}:{line}), but the launcher says 2 in "
+        "deepspeed_config.gradient_accumulation_steps (ACCELERATE_GRADIENT_ACCUMULATION_STEPS); "
+        "remove it there, as the recipe decides this.",
+        environ={"ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "2"},
+        replaced=("global_batch_size: 8", "global_batch_size: 8 # rows"),
+    ),
+    Mistake(
+        "a key that nothing reads",
+        "{recipe}: train.save_total_limit: 3: no checkpoints are saved; set train.save_steps, or "
+        "remove it.",
+        overrides=("train.save_total_limit=3",),
     ),
     Mistake(
         "splitting rows that have a prompt",
@@ -429,9 +437,14 @@ MISTAKES = [
     ),
     Mistake(
         "validation without rows",
-        "train.eval_steps: 3 needs validation rows, and the data has none. Name a file in "
-        "data.validation, set data.validation_fraction, or remove the key.",
-        overrides=("data.path=null", "data.train={data}/train.jsonl"),
+        "{recipe}:{line}: train.eval_steps: 4: it needs validation rows, and the data has none; "
+        "name a file in data.validation, set data.validation_fraction, or remove it.",
+        overrides=(
+            "data.path=null",
+            "data.train={data}/train.jsonl",
+            "data.test={data}/test.jsonl",
+        ),
+        replaced=("eval_steps: 3", "eval_steps: 4"),
     ),
 ]
 LAUNCHER_KEYS = ("WORLD_SIZE", "RANK", "MASTER_ADDR", "CUDA_VISIBLE_DEVICES", "FSDP_VERSION")

@@ -16,7 +16,6 @@ SUMMARIES: dict[str, Any] = {
         "max_length": 512,
         "overlong": "drop",
         "max_train_samples": 96,
-        "max_validation_samples": 8,
         "max_test_samples": 16,
     },
     "evaluation": {"max_new_tokens": 16},
@@ -27,7 +26,6 @@ STORIES: dict[str, Any] = {
         "max_length": 256,
         "overlong": "split",
         "max_train_samples": 200,
-        "max_validation_samples": 8,
         "max_test_samples": 40,
     },
 }

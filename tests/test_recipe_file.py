@@ -11,9 +11,10 @@ from peftune.errors import RecipeError
 from peftune.recipe_file import (
     MAX_BYTES,
     MAX_DEPTH,
-    lines_kept,
+    RecipeFile,
     parse_override,
     read_recipe,
+    source_of,
     with_overrides,
 )
 
@@ -47,13 +48,14 @@ def refusal(folder: Path, text: str) -> str:
 
 
 def test_values_and_lines(tmp_path: Path) -> None:
-    tree, lines = read_recipe(written(tmp_path, TEXT))
+    tree, lines, marked = read_recipe(written(tmp_path, TEXT))
     assert tree == {
         "task": "summarize",
         "model": {"dtype": "float32"},
         "train": {"max_steps": 6, "optim": "adamw_torch"},
         "adapter": {"rank_pattern": {"down_proj": 8}, "r": 4},
     }
+    assert marked == set()
     assert lines == {
         ("task",): 2,
         ("model",): 4,
@@ -182,7 +184,7 @@ def test_any_text_is_a_recipe_or_an_error_in_one_line(
 ) -> None:
     path = written(tmp_path_factory.getbasetemp(), text)
     try:
-        tree, _ = read_recipe(path)
+        tree, _, _ = read_recipe(path)
     except RecipeError as error:
         assert str(error).startswith(f"{path}:")
         assert len(str(error).splitlines()) == 1
@@ -231,6 +233,36 @@ def test_an_override_that_is_no_yaml_is_refused(value: str) -> None:
     assert str(refused.value) == f"{f'data.path={value}'!r}: the value is not valid YAML."
 
 
+@pytest.mark.parametrize(
+    ("argument", "key"),
+    [
+        ("adapter={r: 4, method: lora, r: 8}", "adapter.r"),
+        ("data.columns={text: a, text: a}", "data.columns.text"),
+        ("data.mixture=[{train: a}, {train: b, weight: 1, train: c}]", "data.mixture.1.train"),
+    ],
+)
+def test_a_key_twice_in_an_override_is_refused(argument: str, key: str) -> None:
+    """YAML itself would keep the last one without a word."""
+    with pytest.raises(RecipeError) as refused:
+        parse_override(argument)
+    assert str(refused.value) == f"{argument!r}: {key} is set twice."
+
+
+def test_a_key_twice_in_an_entry_of_a_list_is_refused(tmp_path: Path) -> None:
+    text = "data:\n  mixture:\n    - train: a\n    - train: b\n      train: c\n"
+    assert refusal(tmp_path, text) == ":5: data.mixture.1.train is set twice (first on line 4)."
+
+
+def test_only_the_comment_behind_a_value_marks_a_default(tmp_path: Path) -> None:
+    text = (
+        "a: 1  # default\nb: '# default'\nc: 2  # not default\nd: [1, 2] # default\n"
+        "e: {f: 3}  # default\ng: 'x\n\n  # default'\nh: null # default\ni: 4\n# default\n"
+        "j:  # default\n  k: 5\n"
+    )
+    marked = read_recipe(written(tmp_path, text)).marked
+    assert marked == {("a",), ("d",), ("e",), ("h",)}
+
+
 def test_overrides_replace_add_and_follow_each_other() -> None:
     tree = {"seed": 1, "train": {"optim": "adamw_torch", "max_steps": 5}, "quantization": None}
     overrides = ["train.max_steps=6", "train.run_name=x", "quantization.method=bnb-nf4", "seed=2"]
@@ -263,5 +295,9 @@ def test_overridden_keys_lose_their_lines_and_so_does_what_is_in_them() -> None:
         ("data", "columns"): 5,
         ("data", "columns", "completion"): 6,
     }
-    kept = lines_kept(lines, ["train.max_steps=1", "data.columns={}"])
-    assert kept == {("seed",): 1, ("train",): 2, ("data",): 4}
+    file = RecipeFile({}, lines, frozenset({("seed",), ("train", "max_steps")}))
+    source = source_of(Path("r.yaml"), file, ["train.max_steps=1", "data.columns={}"])
+    assert source.lines == {("seed",): 1, ("train",): 2, ("data",): 4}
+    assert source.marked == {("seed",)}
+    assert source.place(("seed",)) == "r.yaml:1: "
+    assert source.place(("train", "max_steps")) == "r.yaml: "

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from peftune.data.section import SPLITS
 from peftune.data.table import Row, Table, json_kind
 from peftune.errors import DataError, did_you_mean
 
@@ -15,7 +16,8 @@ def require_column(table: Table, key: str, column: str) -> None:
     if not columns:
         raise DataError(f"{table.key}: the rows of {table.place} have no columns.")
     if column not in columns:
-        where = table.key if table.key != "data.path" else table.place
+        files = {f"data.{split}" for split in SPLITS}
+        where = table.key if table.key in files else table.place
         raise DataError(
             f"{key}: no column named {column!r} in {where}.{did_you_mean(column, columns)} "
             f"The columns are: {', '.join(columns)}."

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from peftune.data.columns import require_column
 from peftune.data.formats import FORMATS, LABEL, NATIVE, PROMPT, Conversion, Roles
 from peftune.data.language_codes import column_of_language, looks_like_language
 from peftune.data.mixture import Mixed
@@ -26,6 +27,7 @@ class Choice:
 
 def formatted(table: Table, choice: Choice) -> Table:
     """The table with rows in the roles of the task. Raises DataError when the format is unclear."""
+    _require_mapped(table, choice)
     name = choice.format or _detected(table, choice)
     if choice.format is not None:
         _require_format(table, choice, choice.format)
@@ -46,6 +48,12 @@ def formatted(table: Table, choice: Choice) -> Table:
     if choice.roles_only:
         _require_roles(table, converted, choice)
     return converted
+
+
+def _require_mapped(table: Table, choice: Choice) -> None:
+    """A mapping to a column that is not there must not fall back to one with another name."""
+    for role in filter(choice.columns.__contains__, choice.roles):
+        require_column(table, f"{choice.key}.columns: {role}", choice.columns[role])
 
 
 def _require_roles(table: Table, converted: Table, choice: Choice) -> None:

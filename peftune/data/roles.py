@@ -1,6 +1,6 @@
 """Which roles a task's rows play, and whether the recipe's data keys fit them; reads no data."""
 
-from peftune.data.section import DOC_STRIDE, DataSection
+from peftune.data.section import DataSection
 from peftune.data.template import Template, parse_template
 from peftune.errors import DataError, did_you_mean
 
@@ -80,109 +80,55 @@ def check_roles(section: DataSection, roles: tuple[str, ...]) -> None:
                 f"data.columns: unknown role {role!r}.{did_you_mean(role, known_roles(roles))} "
                 f"The roles of this task are: {', '.join(known_roles(roles))}."
             )
-    _check_label_keys(section, roles)
-    _check_windows(section, roles)
     _check_train_on(section, roles)
-    if section.mlm_probability is not None and not learns_whole_text(roles):
-        raise DataError(
-            f"data.mlm_probability: {section.mlm_probability} is for task text; remove it."
-        )
-    if learns_whole_text(roles):
-        _check_text_keys(section)
-    elif learns_tags(roles) or learns_spans(roles):
-        _check_columns_only(section, roles)
-    elif learns_conversations(roles):
-        _check_chat_keys(section)
-    else:
-        _check_prompt_keys(section, roles)
+    _check_overlong(section, roles)
+    if learns_spans(roles):
+        _check_windows(section)
+    if has_prompt(roles):
+        _check_prompt(section, roles)
 
 
 def _check_train_on(section: DataSection, roles: tuple[str, ...]) -> None:
-    possible: tuple[str, ...] = ("completion", "all")
-    if learns_conversations(roles):
-        possible = ("assistant", "last", "all")
-    elif not has_prompt(roles) or learns_labels(roles):
-        possible = ()
+    chats = learns_conversations(roles)
+    possible = ("assistant", "last", "all") if chats else ("completion", "all")
     if section.train_on is not None and section.train_on not in possible:
-        way_out = f"use {' or '.join(possible)}" if possible else "remove it"
         raise DataError(
-            f"data.train_on: {section.train_on} is not a part of this task's rows; {way_out}."
+            f"data.train_on: {section.train_on} is not a part of this task's rows; use "
+            f"{' or '.join(possible)}."
         )
 
 
-def _check_chat_keys(section: DataSection) -> None:
-    if section.prompt_template is not None:
-        raise DataError(
-            "data.prompt_template: this task learns conversations, which the chat template writes; "
-            "remove it."
+def _check_overlong(section: DataSection, roles: tuple[str, ...]) -> None:
+    """Refuse a policy that would take apart what belongs together."""
+    policy, problem = section.overlong, ""
+    if policy == "split" and learns_conversations(roles):
+        problem = (
+            "would cut conversations apart; it is for task text. Use truncate_prompt, which drops the "
+            "oldest turns, drop or error"
         )
-    if section.overlong == "split":
-        raise DataError(
-            "data.overlong: split would cut conversations apart; it is for task text. Use "
-            "truncate_prompt, which drops the oldest turns, drop or error."
+    elif policy == "split" and has_prompt(roles):
+        problem = (
+            "would cut prompts and completions apart; it is for task text. Use truncate_prompt, drop "
+            "or error"
         )
+    elif policy == "truncate_prompt" and learns_whole_text(roles):
+        problem = "needs a prompt, and this task learns plain text. Use split, drop or error"
+    elif policy == "truncate_prompt" and learns_tags(roles):
+        problem = "would lose words and their tags. Use split, drop or error"
+    if problem:
+        raise DataError(f"data.overlong: {policy} {problem}.")
 
 
-def _check_label_keys(section: DataSection, roles: tuple[str, ...]) -> None:
-    if section.labels and not (learns_labels(roles) or learns_tags(roles)):
-        raise DataError("data.labels: this task learns no labels; remove it.")
-    if section.problem_type is not None and not learns_labels(roles):
-        raise DataError(
-            f"data.problem_type: {section.problem_type} is for task classify; remove it."
-        )
-    if learns_labels(roles) and section.chat_template is not None:
-        raise DataError("data.chat_template: a classifier reads plain text; remove it.")
-
-
-def _check_windows(section: DataSection, roles: tuple[str, ...]) -> None:
+def _check_windows(section: DataSection) -> None:
     stride = section.doc_stride
-    if stride != DOC_STRIDE and not learns_spans(roles):
-        raise DataError(f"data.doc_stride: {stride} is for task extract; remove it.")
-    if learns_spans(roles) and stride + SHORTEST_ADVANCE >= section.max_length:
+    if stride + SHORTEST_ADVANCE >= section.max_length:
         raise DataError(
             f"data.doc_stride: {stride} leaves no room in windows of data.max_length: "
             f"{section.max_length} tokens; lower it, or raise data.max_length."
         )
 
 
-def _check_columns_only(section: DataSection, roles: tuple[str, ...]) -> None:
-    """Tags and spans are read from columns, without a prompt around them."""
-    reads = "words and their tags" if learns_tags(roles) else "a question and its context"
-    for key in ("prompt_template", "chat_template", "source_language", "target_language"):
-        if section.__dict__[key] is not None:
-            raise DataError(f"data.{key}: this task reads {reads} as they are; remove it.")
-    if learns_tags(roles) and section.overlong == "truncate_prompt":
-        raise DataError(
-            "data.overlong: truncate_prompt would lose words and their tags. Use split, drop or "
-            "error."
-        )
-    if learns_spans(roles) and section.overlong in ("drop", "truncate_prompt"):
-        raise DataError(
-            f"data.overlong: {section.overlong}: this task reads long contexts in windows that "
-            "overlap by data.doc_stride tokens; remove it."
-        )
-
-
-def _check_text_keys(section: DataSection) -> None:
-    for key, value in (
-        ("prompt_template", section.prompt_template),
-        ("chat_template", section.chat_template),
-    ):
-        if value is not None:
-            raise DataError(f"data.{key}: this task learns plain text without a prompt; remove it.")
-    if section.overlong == "truncate_prompt":
-        raise DataError(
-            "data.overlong: truncate_prompt needs a prompt, and this task learns plain text. "
-            "Use split, drop or error."
-        )
-
-
-def _check_prompt_keys(section: DataSection, roles: tuple[str, ...]) -> None:
-    if section.overlong == "split":
-        raise DataError(
-            "data.overlong: split would cut prompts and completions apart; it is for task text. "
-            "Use truncate_prompt, drop or error."
-        )
+def _check_prompt(section: DataSection, roles: tuple[str, ...]) -> None:
     template = prompt_template(section, roles, None)
     answers = {column_of(section, role) for role in (roles[-1], "references")}
     for name in template.names if template else ():

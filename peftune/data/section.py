@@ -11,7 +11,6 @@ Split = Literal["train", "validation", "test"]
 TrainOn = Literal["assistant", "last", "completion", "all"]
 Gate = Literal["invalid", Fault, "unknown_tokens", "duplicates", "overlap"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
-DOC_STRIDE = 128
 
 
 FormatName = Literal[
@@ -161,7 +160,7 @@ class DataSection(Section):
     `text` and `tag` into windows. Counts are always reported. Task `extract` always reads a long
     context in windows."""
 
-    doc_stride: int = Field(DOC_STRIDE, ge=1)
+    doc_stride: int = Field(128, ge=1)
     """Tokens that two windows of a context share (task `extract`)."""
 
     accept: dict[Gate, Annotated[float, Field(ge=0, le=1)]] = Field({})

@@ -58,7 +58,7 @@ def open_splits(
     """
     check_roles(section, roles)
     tables = read_tables(section, roles, seed)
-    _check_references(section, tables)
+    _check_optional_columns(section, tables)
     if section.validation_fraction is not None:
         _refuse_second_validation(section, tables)
     reading = Reading(section, roles, default_template)
@@ -231,12 +231,20 @@ def _check_streaming(section: DataSection, tables: dict[Split, Table]) -> None:
         )
 
 
-def _check_references(section: DataSection, tables: dict[Split, Table]) -> None:
-    column = section.columns.get("references")
-    if column is None or any(column in table.columns for table in tables.values()):
-        return
-    if not any(column in table.all_columns for table in tables.values()):
-        raise DataError(f"data.columns: references: no split has a column named {column!r}.")
+def _check_optional_columns(section: DataSection, tables: dict[Split, Table]) -> None:
+    """A role that rows may lack would be lost without a word where every row lacks it.
+
+    In a mixture the columns of each source have been brought into roles already.
+    """
+    for role in ("references", "tools", "answer", "answer_start"):
+        column = section.columns.get(role)
+        if column is None or section.mixture:
+            continue
+        # All columns are known only after reading on, which the first ones mostly spare.
+        if any(column in table.columns for table in tables.values()):
+            continue
+        if not any(column in table.all_columns for table in tables.values()):
+            raise DataError(f"data.columns: {role}: no split has a column named {column!r}.")
 
 
 def _refuse_second_validation(section: DataSection, tables: dict[Split, Table]) -> None:

@@ -4,9 +4,23 @@ Source of the variables: accelerate's `utils/launch.py`.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from peftune.errors import LaunchError
+
+UNSET = ("no", "none", "auto", "false", "")
+"""What the launcher hands on for a setting that nobody made."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A number that the recipe decides and the launcher has as well."""
+
+    key: str
+    """The recipe's key."""
+    value: str
+    place: str
+    """The launcher's key, and the variable that it arrives in."""
 
 
 @dataclass(frozen=True)
@@ -21,6 +35,9 @@ class Launch:
     wants_gpu: bool
     offload: bool
     """Parameters or optimizer state live in host memory between uses."""
+    origins: Mapping[str, str] = field(default_factory=dict)
+    """What decided each of these values: a variable with the launcher's key, or `default`."""
+    claims: tuple[Claim, ...] = ()
 
     @property
     def sharded(self) -> bool:
@@ -31,9 +48,9 @@ class Launch:
 def read_launch(environ: Mapping[str, str]) -> Launch:
     """Read the launcher's environment.
 
-    Raises LaunchError for settings that would change the recipe's numbers or that no engine provides.
+    Raises LaunchError for settings that no engine provides.
     """
-    _refuse_numbers(environ)
+    _refuse_unprovided(environ)
     _refuse_lost_ranks(environ)
     world_size = int(environ.get("WORLD_SIZE", "1"))
     visible = environ.get("CUDA_VISIBLE_DEVICES")
@@ -48,6 +65,8 @@ def read_launch(environ: Mapping[str, str]) -> Launch:
         use_cpu=use_cpu,
         wants_gpu=not use_cpu and (several or visible is not None),
         offload=_offload(environ),
+        origins=_origins(environ),
+        claims=_claims(environ),
     )
 
 
@@ -106,17 +125,69 @@ def _refuse_lost_ranks(environ: Mapping[str, str]) -> None:
         )
 
 
-def _refuse_numbers(environ: Mapping[str, str]) -> None:
-    """Accumulation and clipping change the numbers, so only the recipe may set them."""
-    accumulation = environ.get("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "1")
-    if accumulation not in ("1", "auto"):
-        raise LaunchError(
-            f"accelerate config: gradient_accumulation_steps: {accumulation} stands in the launcher's "
-            "file; remove it and set train.gradient_accumulation_steps or train.global_batch_size."
+def _refuse_unprovided(environ: Mapping[str, str]) -> None:
+    """Settings that would change what is computed, and that no engine here reads."""
+    for name, key in (
+        ("ACCELERATE_DYNAMO_BACKEND", "dynamo_backend"),
+        ("ACCELERATE_USE_MEGATRON_LM", "megatron_lm_config"),
+        ("ACCELERATE_USE_PARALLELISM_CONFIG", "parallelism_config"),
+    ):
+        value = environ.get(name, "")
+        if value.lower() not in UNSET:
+            raise LaunchError(
+                f"accelerate config: {key} ({name}={value}) is read by no engine of peftune; remove it."
+            )
+
+
+DEEPSPEED, FSDP = "deepspeed_config", "fsdp_config"
+CLAIMS = (
+    ("train.mixed_precision", "mixed_precision", "ACCELERATE_MIXED_PRECISION"),
+    (
+        "train.gradient_accumulation_steps",
+        f"{DEEPSPEED}.gradient_accumulation_steps",
+        "ACCELERATE_GRADIENT_ACCUMULATION_STEPS",
+    ),
+    ("train.max_grad_norm", f"{DEEPSPEED}.gradient_clipping", "ACCELERATE_GRADIENT_CLIPPING"),
+    (
+        "train.gradient_checkpointing",
+        f"{FSDP}.fsdp_activation_checkpointing",
+        "FSDP_ACTIVATION_CHECKPOINTING",
+    ),
+)
+"""Keys of the recipe, and the launcher's keys and variables for the same."""
+
+
+def _claims(environ: Mapping[str, str]) -> tuple[Claim, ...]:
+    # DeepSpeed's accumulation is 1 where nobody set it.
+    unset = {"ACCELERATE_GRADIENT_ACCUMULATION_STEPS": (*UNSET, "1")}
+    return tuple(
+        Claim(key, environ[name].lower(), f"{launcher_key} ({name})")
+        for key, launcher_key, name in CLAIMS
+        if environ.get(name, "").lower() not in unset.get(name, UNSET)
+    )
+
+
+def _origins(environ: Mapping[str, str]) -> dict[str, str]:
+    """By value of a Launch: the launcher's keys, and the variables that they arrive in."""
+    decided = {
+        "engine": {
+            "ACCELERATE_USE_DEEPSPEED": "distributed_type: DEEPSPEED",
+            "ACCELERATE_DEEPSPEED_ZERO_STAGE": f"{DEEPSPEED}.zero_stage",
+            "ACCELERATE_USE_FSDP": "distributed_type: FSDP",
+            "FSDP_VERSION": f"{FSDP}.fsdp_version",
+        },
+        "world_size": {"WORLD_SIZE": "num_processes"},
+        "use_cpu": {"ACCELERATE_USE_CPU": "use_cpu", "CUDA_VISIBLE_DEVICES": "gpu_ids"},
+        "offload": {
+            "ACCELERATE_DEEPSPEED_OFFLOAD_OPTIMIZER_DEVICE": f"{DEEPSPEED}.offload_optimizer_device",
+            "ACCELERATE_DEEPSPEED_OFFLOAD_PARAM_DEVICE": f"{DEEPSPEED}.offload_param_device",
+            "FSDP_OFFLOAD_PARAMS": f"{FSDP}.fsdp_offload_params",
+        },
+    }
+    return {
+        value: ", ".join(
+            f"{key} ({name}={environ[name]})" for name, key in names.items() if name in environ
         )
-    clipping = environ.get("ACCELERATE_GRADIENT_CLIPPING", "none")
-    if clipping not in ("none", "auto"):
-        raise LaunchError(
-            f"accelerate config: gradient_clipping: {clipping} stands in the launcher's file; remove "
-            "it and set train.max_grad_norm."
-        )
+        or "default"
+        for value, names in decided.items()
+    }

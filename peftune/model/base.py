@@ -28,6 +28,11 @@ def model_location(section: ModelSection) -> str:
     return str(folder) if folder.is_dir() else name
 
 
+def is_local(section: ModelSection) -> bool:
+    """Whether the model is a folder of this machine. Raises ModelError for an unknown place."""
+    return Path(model_location(section)).is_dir()
+
+
 def check_model_files(section: ModelSection) -> None:
     """Refuse, before anything is loaded, a local model that could only be loaded unsafely."""
     folder = Path(model_location(section))

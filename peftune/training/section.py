@@ -96,7 +96,7 @@ class TrainSection(Section):
     """Save a checkpoint every so many steps."""
 
     save_total_limit: int = Field(2, ge=1)
-    """Checkpoints to keep, the best one always among them."""
+    """Checkpoints to keep, the best one always among them. Needs `save_steps`."""
 
     load_best_model_at_end: bool = False
     """Finish with the adapter of the lowest validation loss. Needs `eval_steps`."""
@@ -108,7 +108,7 @@ class TrainSection(Section):
     """Experiment trackers."""
 
     run_name: str | None = None
-    """Name of the run in the trackers."""
+    """Name of the run in the trackers of `report_to`."""
 
     @model_validator(mode="after")
     def exclusive_keys(self) -> Self:
@@ -120,12 +120,4 @@ class TrainSection(Section):
             raise ValueError("give exactly one of num_train_epochs and max_steps")
         if self.warmup_steps is not None and self.warmup_ratio is not None:
             raise ValueError("give at most one of warmup_steps and warmup_ratio")
-        return self
-
-    @model_validator(mode="after")
-    def validation_needed(self) -> Self:
-        if self.eval_steps is None and self.load_best_model_at_end:
-            raise ValueError("load_best_model_at_end needs eval_steps")
-        if self.eval_steps is None and self.early_stopping_patience is not None:
-            raise ValueError("early_stopping_patience needs eval_steps")
         return self

@@ -44,22 +44,6 @@ def section(**keys: Any) -> DataSection:
             "Use split, drop or error.",
         ),
         (
-            TEXT,
-            {"prompt_template": "{text}"},
-            "data.prompt_template: this task learns plain text without a prompt; remove it.",
-        ),
-        (
-            TEXT,
-            {"chat_template": "tokenizer"},
-            "data.chat_template: this task learns plain text without a prompt; remove it.",
-        ),
-        (
-            CHAT,
-            {"prompt_template": "{messages}"},
-            "data.prompt_template: this task learns conversations, which the chat template writes; "
-            "remove it.",
-        ),
-        (
             CHAT,
             {"overlong": "split"},
             "data.overlong: split would cut conversations apart; it is for task text. Use "
@@ -78,33 +62,8 @@ def section(**keys: Any) -> DataSection:
         ),
         (
             PROMPT,
-            {"mlm_probability": 0.2},
-            "data.mlm_probability: 0.2 is for task text; remove it.",
-        ),
-        (
-            TEXT,
-            {"train_on": "all"},
-            "data.train_on: all is not a part of this task's rows; remove it.",
-        ),
-        (
-            PROMPT,
             {"prompt_template": "{dialogue} {summary}", "columns": {"completion": "summary"}},
             "data.prompt_template: {summary} holds the answer, which must not stand in the prompt.",
-        ),
-        (
-            TAGS,
-            {"prompt_template": "{words}"},
-            "data.prompt_template: this task reads words and their tags as they are; remove it.",
-        ),
-        (
-            SPANS,
-            {"chat_template": "tokenizer"},
-            "data.chat_template: this task reads a question and its context as they are; remove it.",
-        ),
-        (
-            TAGS,
-            {"source_language": "de_DE"},
-            "data.source_language: this task reads words and their tags as they are; remove it.",
         ),
         (
             TAGS,
@@ -112,19 +71,6 @@ def section(**keys: Any) -> DataSection:
             "data.overlong: truncate_prompt would lose words and their tags. Use split, drop or "
             "error.",
         ),
-        (
-            SPANS,
-            {"overlong": "drop"},
-            "data.overlong: drop: this task reads long contexts in windows that overlap by "
-            "data.doc_stride tokens; remove it.",
-        ),
-        (
-            TAGS,
-            {"problem_type": "regression"},
-            "data.problem_type: regression is for task classify; remove it.",
-        ),
-        (SPANS, {"labels": ["O"]}, "data.labels: this task learns no labels; remove it."),
-        (PROMPT, {"doc_stride": 64}, "data.doc_stride: 64 is for task extract; remove it."),
         (
             SPANS,
             {"max_length": 140},

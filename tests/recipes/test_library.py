@@ -21,7 +21,10 @@ from peftune.engines.launch import Launch
 from peftune.objectives import OBJECTIVES
 from peftune.preparation import prepare_data
 from peftune.recipe import Recipe, load_recipe
+from peftune.tasks import TASKS
 from tests.conftest import REPOSITORY
+from tests.reading import recorded_reads
+from tests.recipes.mutation import unchanging_keys
 from tests.recipes.recipe_table import RECIPES
 from tests.recipes.toy_data import write_splits
 from tests.recipes.toy_models import TOYS, Toy
@@ -73,21 +76,32 @@ def small(shipped: Recipe, model: Path, folder: Path) -> list[str]:
         "train.per_device_eval_batch_size": 8,
         "train.mixed_precision": "no",
         "train.optim": "adamw_torch",
-        "evaluation.max_new_tokens": 3,
         "export.merge": "true",
     }
+    if TASKS[shipped.task].metrics:
+        overrides["evaluation.max_new_tokens"] = 3
     return [f"{key}={value}" for key, value in overrides.items()]
+
+
+def placed(model: Path, folder: Path) -> list[str]:
+    """Overrides for nothing but toys in place of model and data."""
+    places = {"model.model_name_or_path": model, "data.path": folder / "data", "data.name": "null"}
+    return [f"{key}={value}" for key, value in {**places, "output_dir": folder / "other"}.items()]
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=name_of)
 def test_a_recipe_trains_and_merges_on_its_architecture(
-    path: Path, toys: Any, tmp_path: Path
+    path: Path, toys: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # Tokens that are there already would not be made again, and their keys not be read.
+    monkeypatch.setenv("PEFTUNE_CACHE", str(tmp_path / "cache"))
     shipped = load_recipe(path)
     toy, base = TOYS[shipped.model.model_name_or_path], toys(shipped.model.model_name_or_path)
     overrides = small(shipped, base, tmp_path)
-    assert report_errors(True, train_recipe, str(path), overrides) == 0
+    with recorded_reads(shipped) as reads:
+        assert report_errors(True, train_recipe, str(path), overrides) == 0
     run = tmp_path / "run"
+    assert unchanging_keys(path, placed(base, tmp_path), reads) == []
     steps = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     losses = [line["loss"] for line in steps if "loss" in line]
     assert len(losses) == 2

@@ -121,7 +121,7 @@ def test_a_finished_run_is_measured_again(
     task: str, models: dict[str, Path], tagged_folder: Path, asked_folder: Path, tmp_path: Path
 ) -> None:
     folder = tagged_folder if task == "tag" else asked_folder
-    data = {"path": str(folder), "max_length": 48, "overlong": "split", "doc_stride": 12}
+    data = {"path": str(folder), "max_length": 48, "doc_stride": 12}
     if task == "tag":
         del data["doc_stride"]
     run = trained(tmp_path, task, models["bert"], data)
