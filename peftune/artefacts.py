@@ -24,6 +24,7 @@ from peftune.records import read_json, write_json, write_text
 from peftune.tasks import TASKS
 
 LABELS = "labels.json"
+SELFTEST = "selftest.json"
 Tensors = Mapping[str, torch.Tensor]
 DTYPES = {
     "float32": torch.float32,

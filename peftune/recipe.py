@@ -20,6 +20,7 @@ from peftune.model.section import ModelSection
 from peftune.quantization import QuantizationSection
 from peftune.recipe_file import Lines, Tree, lines_kept, read_recipe, with_overrides
 from peftune.section import Section
+from peftune.selftest.section import SelftestSection
 from peftune.tasks import TASKS
 from peftune.training.section import TrainSection
 
@@ -52,6 +53,7 @@ class Recipe(Section):
     adapter: AdapterSection
     quantization: QuantizationSection | None = None
     train: TrainSection
+    selftest: SelftestSection = SelftestSection()
     evaluation: EvaluationSection = EvaluationSection()
     export: ExportSection = ExportSection()
 
