@@ -1,7 +1,5 @@
 """Checks of what a row sees: itself, and nothing that comes later, pads it or stands beside it."""
 
-from collections.abc import Sequence
-
 import torch
 
 from peftune.data.collate import Batch
@@ -9,19 +7,18 @@ from peftune.data.rows import EncodedRow
 from peftune.selftest.check import Finding
 from peftune.selftest.trial import Trial, spread_difference
 
+Scores = list[torch.Tensor]
 WRITERS = ("causal", "seq2seq", "corrupted")
 
 
 def padding(trial: Trial) -> Finding:
     """Rows alone have the scores that they have in a batch, padded and, if so trained, packed."""
     alone = [trial.scores(trial.batch([row])) for row in trial.ragged]
-    batch = trial.batch(trial.ragged)
-    padded = [one[None] for one in trial.scores(batch)]
-    numbers = {"padded": difference(trial, alone, padded)}
+    numbers = {"padded": spread_difference(alone, own_scores(trial, trial.batch(trial.ragged)))}
     if trial.training.section.padding_free:
         packed = trial.scores(trial.batch(trial.ragged, padding_free=True))
         sizes = [len(row.input_ids) for row in trial.ragged]
-        numbers["packed"] = difference(trial, alone, packed.split(sizes, dim=1))
+        numbers["packed"] = spread_difference(alone, packed.split(sizes, dim=1))
     largest = max(numbers.values())
     shown = {**numbers, "bound": trial.bound}
     if not largest <= trial.bound:
@@ -34,14 +31,10 @@ def padding(trial: Trial) -> Finding:
     return Finding(shown)
 
 
-def difference(
-    trial: Trial, alone: Sequence[torch.Tensor], together: Sequence[torch.Tensor]
-) -> float:
-    """The largest difference over rows, each compared where it has tokens of its own."""
-    pairs = zip(trial.ragged, alone, together, strict=True)
-    return max(
-        spread_difference(own(trial, row, one), own(trial, row, other)) for row, one, other in pairs
-    )
+def own_scores(trial: Trial, batch: Batch, model: torch.nn.Module | None = None) -> Scores:
+    """The scores of each ragged row out of their padded batch, without those at padding."""
+    every = trial.scores(batch, model)
+    return [own(trial, row, one[None]) for row, one in zip(trial.ragged, every, strict=True)]
 
 
 def own(trial: Trial, row: EncodedRow, scores: torch.Tensor) -> torch.Tensor:
@@ -61,7 +54,7 @@ def causality(trial: Trial) -> Finding:
     batch = trial.batch([trial.ragged[-1]])
     whole = trial.scores(batch)
     kept = max(1, whole.shape[1] // 2)
-    found = spread_difference(whole[:, :kept], trial.scores(beginning(batch, kept)))
+    found = spread_difference([whole[:, :kept]], [trial.scores(beginning(batch, kept))])
     numbers = {"difference": found, "bound": trial.bound}
     if not found <= trial.bound:
         return Finding(

@@ -12,20 +12,22 @@ from peftune.artefacts import load_frozen, write_adapter, write_merged, write_to
 from peftune.data.collate import Batch
 from peftune.errors import PeftuneError
 from peftune.recipe import Recipe
-from peftune.selftest.attention import own
+from peftune.selftest.attention import Scores, own_scores
 from peftune.selftest.check import Finding
 from peftune.selftest.trial import Trial, spread_difference
 
 WAY_OUT = (
-    "what is saved is not what is trained: a resized or untied head, or a module without a place"
+    "what is saved is not what is trained, because a head was resized or untied, or something that "
+    "counts is not in the files; load the checkpoint as it was saved"
 )
 
 
 def reload(trial: Trial) -> Finding:
     """The adapter loads with plain peft, and merges, to the scores that it has in training."""
-    batch = trial.batch([trial.ragged[0]])
-    scores = trial.scores(batch)
-    plain = without_adapter(trial, batch)
+    batch = trial.batch(trial.ragged)
+    scores = own_scores(trial, batch)
+    with trial.engine.module.disable_adapter():
+        plain = own_scores(trial, batch)
     state = trial.engine.trainable_state()
     if not trial.engine.ranks.is_main:
         # All ranks take the finding of the first.
@@ -33,43 +35,32 @@ def reload(trial: Trial) -> Finding:
     try:
         reloaded, merged = saved_scores(trial, batch, state)
     except PeftuneError as error:
-        return Finding({}, f"{WAY_OUT}: {error}")
+        return Finding({}, f"{error} So {WAY_OUT}.")
     except RuntimeError as error:
         if "size mismatch" not in str(error):
             raise
-        return Finding({}, f"{WAY_OUT}: {' '.join(str(error).split())}")
+        return Finding({}, f"{' '.join(str(error).split())} So {WAY_OUT}.")
     return compared(trial, scores, plain, reloaded, merged)
 
 
-def without_adapter(trial: Trial, batch: Batch) -> torch.Tensor:
-    with trial.engine.module.disable_adapter():
-        return trial.scores(batch)
-
-
 def compared(
-    trial: Trial,
-    scores: torch.Tensor,
-    plain: torch.Tensor,
-    reloaded: torch.Tensor,
-    merged: torch.Tensor,
+    trial: Trial, scores: Scores, plain: Scores, reloaded: Scores, merged: Scores
 ) -> Finding:
-    row = trial.ragged[0]
-    ours, others = own(trial, row, scores), (plain, reloaded, merged)
-    effect, again, one = (spread_difference(ours, own(trial, row, other)) for other in others)
+    effect, again, one = (spread_difference(scores, s) for s in (plain, reloaded, merged))
     numbers = {"adapter": effect, "reloaded": again, "merged": one, "bound": trial.bound}
     if not max(again, one) <= trial.bound:
-        shapes = "" if scores.shape == reloaded.shape else f" {[*scores.shape]} {[*reloaded.shape]}"
+        shapes = {"trained": list(scores[0].shape), "saved": list(reloaded[0].shape)}
         return Finding(
             numbers,
             f"scores of the reloaded adapter differ by {again:.1e} of their spread and those of the "
-            f"merged model by {one:.1e} (bound {trial.bound:.0e}){shapes}; {WAY_OUT}.",
+            f"merged model by {one:.1e} (bound {trial.bound:.0e}; shapes {shapes}), so {WAY_OUT}.",
         )
     return Finding(numbers)
 
 
 def saved_scores(
     trial: Trial, batch: Batch, state: dict[str, torch.Tensor]
-) -> tuple[torch.Tensor, torch.Tensor]:
+) -> tuple[Scores, Scores]:
     """What files alone give: the adapter on the weights it is trained on, and the merged model."""
     context, recipe = trial.context, of_trained_weights(trial.context.recipe)
     head, quantized = context.prepared.head, recipe.quantization is not None
@@ -109,6 +100,6 @@ def load_merged(trial: Trial, folder: Path) -> Any:
     )
 
 
-def scores_of(trial: Trial, model: Any, batch: Batch, device: torch.device) -> torch.Tensor:
+def scores_of(trial: Trial, model: Any, batch: Batch, device: torch.device) -> Scores:
     moved = {name: tensor.to(device) for name, tensor in batch.items()}
-    return trial.scores(moved, model)
+    return own_scores(trial, moved, model)

@@ -15,7 +15,10 @@ def end_token(trial: Trial) -> Finding:
     prepared, rows = trial.context.prepared, trial.training.rows
     ends = end_ids(trial) & set(prepared.end_ids)
     picked = np.unique(np.linspace(0, len(rows) - 1, LOOKED_AT).astype(int))
-    without = [i for i in map(int, picked) if not ends_in(rows[i], ends, last_learnt(trial))]
+    drawn = trial.training.batching.drawn
+    without = [
+        i for i in picked.tolist() if not ends_in(drawn(rows[i], i, 0), ends, last_learnt(trial))
+    ]
     # Of a text cut into windows only the last window has an end.
     allowed = len(picked) - 1 if trial.context.recipe.data.overlong == "split" else 0
     numbers = {"rows": len(picked), "without": len(without), "end tokens": len(ends)}
@@ -24,8 +27,8 @@ def end_token(trial: Trial) -> Finding:
         return Finding(
             numbers,
             f"{len(without)} of {len(picked)} rows do not learn an end token (the first is row "
-            f"{rows[without[0]].row + 1}), so the model would never stop; let data.chat_template end "
-            f"each answer with {token}, or the tokenizer's eos_token be the one it writes.",
+            f"{rows[without[0]].row + 1}), so the model would never stop; let the chat template end "
+            f"each answer with {token}, or name the token that it writes as the tokenizer's eos_token.",
         )
     return Finding(numbers)
 

@@ -110,14 +110,18 @@ class Trial:
 FORMATS = {"no": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
-def spread_difference(ours: torch.Tensor, theirs: torch.Tensor) -> float:
-    """Root mean square of the difference, as a share of the standard deviation of `ours`.
+def spread_difference(ours: Sequence[torch.Tensor], theirs: Sequence[torch.Tensor]) -> float:
+    """The largest difference of a row, its root mean square, as a share of the spread of all `ours`.
 
-    Infinite scores, which stand at padding, must stand at the same places.
+    The spread is their standard deviation, or a tenth of their size where they hardly differ, and at
+    least 0.01. Infinite scores, which stand at padding, must stand at the same places; other shapes
+    differ infinitely.
     """
-    if ours.shape != theirs.shape or not torch.equal(ours.isfinite(), theirs.isfinite()):
+    pairs = [*zip(ours, theirs, strict=True)]
+    if any(a.shape != b.shape or not torch.equal(a.isfinite(), b.isfinite()) for a, b in pairs):
         return float("inf")
-    finite = ours.isfinite()
-    ours, theirs = ours[finite].double(), theirs[finite].double()
-    scale = ours.std(correction=0).clamp(min=1e-12)
-    return float((ours - theirs).square().mean().sqrt() / scale)
+    every = torch.cat([one[one.isfinite()].double() for one in ours])
+    size = every.square().mean().sqrt()
+    scale = torch.maximum(every.std(correction=0), 0.1 * size).clamp(min=0.01)
+    gaps = [(a - b)[a.isfinite()].double() for a, b in pairs]
+    return max(float(gap.square().mean().sqrt() / scale) for gap in gaps)
