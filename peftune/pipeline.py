@@ -177,6 +177,7 @@ def fit(
     """
     section, plan = context.recipe.train, context.plan
     selection, best_state = Selection(), None
+    reporter.restart_clock()
     for record in train(context.training(engine)):
         reporter.step(record)
         if is_due(record.step, section.eval_steps, plan.total_steps):
