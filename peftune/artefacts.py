@@ -24,6 +24,7 @@ from peftune.records import read_json, write_json, write_text
 from peftune.tasks import TASKS
 
 LABELS = "labels.json"
+SELFTEST = "selftest.json"
 Tensors = Mapping[str, torch.Tensor]
 DTYPES = {
     "float32": torch.float32,
@@ -120,6 +121,12 @@ def write_card(
     """README.md of the adapter."""
     shown, splits = recipe.model_dump(mode="json"), data_report(prepared.reports)
     card = model_card(
-        shown, prepared.objective, splits, results, train_results, base_license(recipe.model)
+        shown,
+        prepared.objective,
+        splits,
+        results,
+        train_results,
+        base_license(recipe.model),
+        read_json(folder / SELFTEST),
     )
     write_text(folder / "README.md", card)

@@ -45,6 +45,15 @@ def train_recipe(path: str, overrides: list[str]) -> None:
     run(recipe, launch)
 
 
+def selftest_recipe(path: str, overrides: list[str]) -> None:
+    """Load and check a recipe, and try it out under whatever launcher started this process."""
+    recipe, launch = load_recipe(path, overrides), read_launch(os.environ)
+    check_recipe(recipe, launch)
+    from peftune import pipeline
+
+    pipeline.selftest_recipe(recipe, launch)
+
+
 def _exit(debug: bool, command: Callable[..., None], *arguments: Any) -> None:
     raise typer.Exit(report_errors(debug, command, *arguments))
 
@@ -53,6 +62,13 @@ def _exit(debug: bool, command: Callable[..., None], *arguments: Any) -> None:
 def train(recipe: RecipePath, overrides: Overrides = None, debug: Debug = False) -> None:
     """Train in this process. Example: peftune train recipes/summarize.yaml seed=1"""
     _exit(debug, train_recipe, str(recipe), overrides or [])
+
+
+@app.command()
+def selftest(recipe: RecipePath, overrides: Overrides = None, debug: Debug = False) -> None:
+    """Try a recipe out on this machine, check by check; writes nothing.
+    Example: peftune selftest recipes/summarize.yaml"""
+    _exit(debug, selftest_recipe, str(recipe), overrides or [])
 
 
 @app.command()

@@ -3,11 +3,13 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from peftune.engines.engine import Engine
 from peftune.engines.launch import Launch
 from peftune.engines.ranks import Ranks
 from peftune.plan import Plan
 from peftune.preparation import Prepared
 from peftune.recipe import Recipe
+from peftune.training.loop import Training
 
 
 @dataclass(frozen=True)
@@ -20,3 +22,8 @@ class Run:
     prepared: Prepared
     plan: Plan
     folder: Path
+
+    def training(self, engine: Engine) -> Training:
+        """What the train loop needs of a run."""
+        rows, recipe = self.prepared.rows["train"], self.recipe
+        return Training(engine, rows, self.prepared.batching, recipe.train, self.plan, recipe.seed)

@@ -1,6 +1,6 @@
 """The test split through base and adapted model, and what is written and shown about it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -133,11 +133,16 @@ def tested(context: Run) -> list[Example]:
 
 
 def generate_test(context: Run, engine: Engine) -> tuple[str, ...]:
+    return written(context, engine, [row.prompt_ids for row in context.prepared.rows["test"]])
+
+
+def written(context: Run, engine: Engine, prompts: Sequence[Sequence[int]]) -> tuple[str, ...]:
+    """What the model goes on with after each prompt, on every rank."""
     recipe, prepared = context.recipe, context.prepared
     with torch.no_grad(), engine.autocast():
         outputs = generate_on_ranks(
             engine.module,
-            [row.prompt_ids for row in prepared.rows["test"]],
+            prompts,
             prepared.tokenizer,
             recipe.evaluation,
             prepared.end_ids,

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from peft import PeftModel
+from rich.console import Console
 
 from peftune.adapters import attach, parameter_groups
 from peftune.artefacts import load_frozen, write_adapter, write_card, write_merged, write_tokenizer
@@ -28,9 +29,10 @@ from peftune.preparation import plan_for, prepare_data
 from peftune.recipe import Recipe
 from peftune.records import read_json, write_json, write_text
 from peftune.resolved import resolved_yaml
+from peftune.selftest.perform import require_passed, selftest, write_results
 from peftune.training.checkpoint import prune_checkpoints, write_checkpoint
 from peftune.training.dropout import checkpoint_contexts
-from peftune.training.loop import Training, train
+from peftune.training.loop import train
 from peftune.training.optimizer import build_optimizer
 from peftune.training.randomness import seed_initialisation
 from peftune.training.reporting import Reporter
@@ -63,6 +65,7 @@ def run_on_ranks(context: Run) -> None:
     ):
         introduce(context, engine, reporter)
         initial = engine.trainable_state()
+        rehearse(context, engine, reporter, initial)
         base = measure(context, engine)
         fit(context, engine, reporter, initial)
         save(context, engine, initial)
@@ -140,6 +143,33 @@ def introduce(context: Run, engine: Engine, reporter: Reporter) -> None:
     )
 
 
+def rehearse(
+    context: Run, engine: Engine, reporter: Reporter, initial: dict[str, torch.Tensor]
+) -> None:
+    """The self-test, before anything that takes long. Raises PeftuneError when it fails."""
+    results = selftest(context, engine, initial, context.recipe.selftest.full, reporter.say)
+    write_results(context, results)
+    require_passed(results)
+
+
+def selftest_recipe(recipe: Recipe, launch: Launch) -> None:
+    """`peftune selftest`: every check on the recipe as it would be trained; writes nothing."""
+    check_device(launch, torch.cuda.device_count())
+    prepared = prepare_data(recipe, shows=launch.rank == 0)
+    plan = plan_for(recipe, len(prepared.rows["train"]), launch.world_size)
+    folder = Path(recipe.output_dir)
+    with joined_ranks(launch, (), str(folder)) as ranks:
+        selftest_on_ranks(Run(recipe, launch, ranks, prepared, plan, folder))
+
+
+def selftest_on_ranks(context: Run) -> None:
+    """The part of it that all ranks take together."""
+    engine = start_engine(context, adapted_model(context))
+    console = Console(quiet=not context.ranks.is_main, markup=False, emoji=False)
+    initial = engine.trainable_state()
+    require_passed(selftest(context, engine, initial, full=True, say=console.print))
+
+
 def fit(
     context: Run, engine: Engine, reporter: Reporter, initial: Mapping[str, torch.Tensor]
 ) -> None:
@@ -149,7 +179,8 @@ def fit(
     """
     section, plan = context.recipe.train, context.plan
     selection, best_state = Selection(), None
-    for record in train(training_of(context, engine)):
+    reporter.restart_clock()
+    for record in train(context.training(engine)):
         reporter.step(record)
         if is_due(record.step, section.eval_steps, plan.total_steps):
             selection = validate(context, engine, reporter, record.step, selection)
@@ -165,13 +196,6 @@ def fit(
     if context.ranks.is_main:
         reporter.save_state(context.folder, record.step, selection)
         write_json(context.folder / TRAIN_RESULTS, reporter.train_results(record.step))
-
-
-def training_of(context: Run, engine: Engine) -> Training:
-    """What the train loop needs of a run."""
-    prepared, recipe = context.prepared, context.recipe
-    rows = prepared.rows["train"]
-    return Training(engine, rows, prepared.batching, recipe.train, context.plan, recipe.seed)
 
 
 def validate(

@@ -19,8 +19,8 @@ from peftune.data.languages import forced_first_token, set_languages
 from peftune.data.preview import preview, write_html
 from peftune.data.report import SplitReport, data_report
 from peftune.data.roles import learns_conversations, learns_tags, learns_whole_text
-from peftune.data.rows import EncodedRow
 from peftune.data.section import SPLITS, Split
+from peftune.data.shards import StoredRows
 from peftune.data.sources import open_splits
 from peftune.data.table import Table
 from peftune.errors import DataError, ModelError
@@ -49,7 +49,7 @@ class Prepared:
     tokenizer: Any
     head: Head
     batching: Batching
-    rows: Mapping[Split, Sequence[EncodedRow]]
+    rows: Mapping[Split, StoredRows]
     reports: Mapping[Split, SplitReport]
     test_examples: Sequence[Example]
     """The test rows as text, in the order of the source."""
@@ -105,7 +105,7 @@ def prepare_data(recipe: Recipe, shows: bool = False) -> Prepared:
         tokenizer=tokenizer,
         head=head,
         batching=_batching(recipe, head, tokenizer, config),
-        rows={split: checked[split][0] if split in checked else [] for split in SPLITS},
+        rows={split: checked[split][0] if split in checked else StoredRows([]) for split in SPLITS},
         reports=reports,
         test_examples=_test_examples(tables, reading),
         forced_first_token=forced_first_token(tokenizer, section),

@@ -18,6 +18,7 @@ from peftune.model.section import ModelSection
 from peftune.quantization import QuantizationSection
 from peftune.recipe_file import Source, Tree, read_recipe, source_of, with_overrides
 from peftune.section import Section
+from peftune.selftest.section import SelftestSection
 from peftune.tasks import TASKS
 from peftune.training.section import TrainSection
 
@@ -50,6 +51,7 @@ class Recipe(Section):
     adapter: AdapterSection
     quantization: QuantizationSection | None = None
     train: TrainSection
+    selftest: SelftestSection = SelftestSection()
     evaluation: EvaluationSection = EvaluationSection()
     export: ExportSection = ExportSection()
 

@@ -1,6 +1,6 @@
 """The script that `accelerate launch` starts.
 
-accelerate launch [--config_file accelerate_configs/FILE.yaml] peftune/run.py RECIPE [section.key=value …]
+accelerate launch [--config_file FILE.yaml] peftune/run.py [--selftest] RECIPE [section.key=value …]
 """
 
 import sys
@@ -10,17 +10,20 @@ from pathlib import Path
 # every file here could shadow a library. The repository root belongs there instead.
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from peftune.cli import report_errors, train_recipe  # noqa: E402
+from peftune.cli import report_errors, selftest_recipe, train_recipe  # noqa: E402
+
+FLAGS = ("--debug", "--selftest")
 
 
 def main() -> int:
-    """Train the recipe named by the first argument; returns the exit code."""
-    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
-    debug = len(arguments) < len(sys.argv) - 1
+    """Train, or with --selftest try out, the recipe of the first argument; returns the exit code."""
+    arguments = [argument for argument in sys.argv[1:] if argument not in FLAGS]
+    debug, selftest = (flag in sys.argv for flag in FLAGS)
     if not arguments:
         print(__doc__.strip().splitlines()[-1], file=sys.stderr)
         return 2
-    return report_errors(debug, train_recipe, arguments[0], arguments[1:])
+    command = selftest_recipe if selftest else train_recipe
+    return report_errors(debug, command, arguments[0], arguments[1:])
 
 
 if __name__ == "__main__":

@@ -273,6 +273,6 @@ def test_the_script_without_a_recipe_shows_its_usage(tmp_path: Path) -> None:
     done = subprocess.run(script, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr.splitlines() == [
-        "accelerate launch [--config_file accelerate_configs/FILE.yaml] peftune/run.py RECIPE "
+        "accelerate launch [--config_file FILE.yaml] peftune/run.py [--selftest] RECIPE "
         "[section.key=value …]"
     ]

@@ -20,6 +20,8 @@ from peftune.data.section import DataSection
 from peftune.engines.launch import Launch
 from peftune.objectives import MODEL_CLASSES
 from peftune.recipe import load_recipe
+from peftune.selftest.checks import checks
+from peftune.selftest.section import CheckName
 from tests.conftest import REPOSITORY
 from tests.engines.test_layouts import LAYOUTS
 from tests.keys_table import (
@@ -37,7 +39,9 @@ from tests.launching import environment, free_port
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 RECIPES = sorted((REPOSITORY / "recipes").glob("*.yaml"))
 LAUNCHER_FILES = sorted((REPOSITORY / "accelerate_configs").glob("*.yaml"))
-VERBS = ("validate", "plan", "prepare", "preview", "train", "evaluate", "merge", "schema", "env")
+VERBS = (
+    "validate", "plan", "prepare", "preview", "selftest", "train", "evaluate", "merge", "schema", "env",
+)  # fmt: skip
 PORT = "29500"
 
 
@@ -61,16 +65,18 @@ NEEDS_TWO_GPU_NODES = launches("10.0.0.1")
 TWO_CPU_NODES = launches("127.0.0.1")
 MAKE = [line for line in commands() if line.startswith("make ")]
 AFTER_A_RUN = [line for line in commands() if re.match("peftune (evaluate|merge) ", line)]
+LAUNCHED_SELFTEST = [line for line in commands() if "--selftest" in line]
 TRAINING = [
     line
     for line in commands()
     if re.match("accelerate launch |peftune train ", line)
-    and line not in NEEDS_TWO_GPU_NODES + TWO_CPU_NODES
+    and line not in NEEDS_TWO_GPU_NODES + TWO_CPU_NODES + LAUNCHED_SELFTEST
 ]
 LIGHT = [
     line
     for line in commands()
-    if line not in NEEDS_TWO_GPU_NODES + TWO_CPU_NODES + MAKE + AFTER_A_RUN + TRAINING
+    if line
+    not in NEEDS_TWO_GPU_NODES + TWO_CPU_NODES + MAKE + AFTER_A_RUN + TRAINING + LAUNCHED_SELFTEST
 ]
 
 
@@ -185,6 +191,20 @@ def test_training_commands_run(command: str, small_checkout: Path) -> None:
     assert (run / "merged" / "model.safetensors").is_file()
     processes = 2 if "cpu_ddp" in command else 1
     assert json.loads((run / "environment.json").read_text())["world_size"] == processes
+
+
+def test_the_self_test_under_a_launcher(small_checkout: Path) -> None:
+    """Every check that the README lists for a decoder passes on two ranks; nothing is written."""
+    [command] = LAUNCHED_SELFTEST
+    output = shell(command, small_checkout)
+    assert [*re.findall(r"│ (\w+) +│.*│ passed │", output)] == [*get_args(CheckName)]
+    assert not (small_checkout / "outputs").exists()
+
+
+def test_the_table_of_checks_is_that_of_the_code() -> None:
+    listed = re.findall(r"^\| `(\w+)` \| (×?) ?\| ", README, re.MULTILINE)
+    short = {check.name for check in checks(full=False)}
+    assert listed == [(name, "×" if name in short else "") for name in get_args(CheckName)]
 
 
 @pytest.mark.parametrize("command", AFTER_A_RUN)

@@ -58,6 +58,10 @@ def attach(
     """
     from peftune.adapters.attachment import attach_config, with_new_modules
 
+    if task_type == "QUESTION_ANS":
+        # peft's class for it drops token_type_ids: adapter and merged model, which gets them, would give
+        # other answers. Its plain class hands everything on.
+        task_type = None
     config = ADAPTERS[section.method].peft_config(section, model.config.model_type, task_type)
     if task_type is None:
         # Tells peft which class of transformers the adapter belongs to.

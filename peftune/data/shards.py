@@ -127,10 +127,22 @@ class StoredRows(Sequence[EncodedRow]):
         whole = np.concatenate(columns) if columns else np.zeros(0, np.int64)
         return whole if self._picked is None else whole[self._picked]
 
+    def lengths(self) -> np.ndarray:
+        """Tokens and labels of each row, int64 (rows, 2)."""
+        whole = [_lengths(batch) for batch in self._batches] or [np.zeros((0, 2), np.int64)]
+        lengths = np.concatenate(whole)
+        return lengths if self._picked is None else lengths[self._picked]
+
     def select(self, keep: np.ndarray) -> "StoredRows":
         """The rows at which `keep`, bool (rows,), is true, in the same order."""
         picked = np.arange(len(self)) if self._picked is None else self._picked
         return StoredRows(self._batches, picked[keep])
+
+
+def _lengths(batch: pa.RecordBatch) -> np.ndarray:
+    columns = ("input_ids", "mask" if "mask" in batch.schema.names else "labels")
+    offsets = [np.asarray(batch.column(name).offsets) for name in columns]
+    return np.stack([np.diff(one).astype(np.int64) for one in offsets], axis=1)
 
 
 def _row(batch: pa.RecordBatch, index: int) -> EncodedRow:

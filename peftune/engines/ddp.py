@@ -6,7 +6,13 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 import torch
 from peft import PeftModel
 
-from peftune.engines.engine import BuildOptimizer, StepShape, autocast, trainable_parameters
+from peftune.engines.engine import (
+    BuildOptimizer,
+    StepShape,
+    autocast,
+    frozen_parameters,
+    trainable_parameters,
+)
 from peftune.engines.launch import Launch
 from peftune.engines.ranks import Ranks
 
@@ -27,7 +33,10 @@ class Ddp:
         self.model = self._wrap() if ranks.world_size > 1 else self.module
         self.optimizer = build_optimizer(trainable_parameters(self.module))
         self.skips_overflow = shape.precision == "fp16"
-        self.scaler = torch.amp.GradScaler(ranks.device.type, enabled=self.skips_overflow)
+        self.scaler = self._new_scaler()
+
+    def _new_scaler(self) -> torch.amp.GradScaler:
+        return torch.amp.GradScaler(self.ranks.device.type, enabled=self.skips_overflow)
 
     def _wrap(self) -> torch.nn.parallel.DistributedDataParallel:
         gpu = self.ranks.device.type == "cuda"
@@ -79,3 +88,12 @@ class Ddp:
     def load_trainable_state(self, state: dict[str, torch.Tensor]) -> None:
         for name, parameter in trainable_parameters(self.module):
             parameter.copy_(state[name])
+
+    def restart(self, initial: dict[str, torch.Tensor]) -> None:
+        self.load_trainable_state(initial)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.state.clear()
+        self.scaler = self._new_scaler()
+
+    def frozen_weights(self) -> Iterator[tuple[str, torch.Tensor]]:
+        return ((name, p.detach()) for name, p in frozen_parameters(self.module))

@@ -11,7 +11,13 @@ from typing import Any
 import torch
 from peft import PeftModel
 
-from peftune.engines.engine import BuildOptimizer, StepShape, autocast, trainable_parameters
+from peftune.engines.engine import (
+    BuildOptimizer,
+    StepShape,
+    autocast,
+    frozen_parameters,
+    trainable_parameters,
+)
 from peftune.engines.launch import Launch
 from peftune.engines.ranks import Ranks
 
@@ -74,6 +80,23 @@ class DeepSpeedZero:
         with self._gathered([p for _, p in parameters], modifier_rank=0):
             for name, parameter in parameters:
                 parameter.copy_(state[name])
+
+    @torch.no_grad()
+    def restart(self, initial: dict[str, torch.Tensor]) -> None:
+        self.load_trainable_state(initial)
+        # DeepSpeed steps on copies of the parameters and keeps references to the optimizer's state.
+        self.optimizer.refresh_fp32_params()
+        for state in self.optimizer.optimizer.state.values():
+            for tensor in state.values():
+                tensor.zero_()
+        scaler = self.optimizer.torch_autocast_gradscaler
+        if scaler is not None:
+            scaler.load_state_dict(torch.amp.GradScaler(self.ranks.device.type).state_dict())
+
+    def frozen_weights(self) -> Iterator[tuple[str, torch.Tensor]]:
+        for name, parameter in frozen_parameters(self.module):
+            # What stage 3 leaves in the parameter itself may be empty.
+            yield name, (vars(parameter)["ds_tensor"] if self.stage == 3 else parameter).detach()
 
     def _gathered(
         self, parameters: list[torch.nn.Parameter], modifier_rank: int | None

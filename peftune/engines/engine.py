@@ -4,7 +4,7 @@ Contract: after the `backward` calls of a step, each trainable parameter's gradi
 of the mean over ranks of the sum over micro-batches of the loss, with no other scaling.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -63,6 +63,13 @@ class Engine(Protocol):
     def load_trainable_state(self, state: dict[str, torch.Tensor]) -> None:
         """Overwrite the trainable parameters, for evaluation; a collective."""
 
+    def restart(self, initial: dict[str, torch.Tensor]) -> None:
+        """Go back, bit for bit, to the trainable parameters `initial` and to an optimizer that has taken
+        no step. Call it after `step`, not between `backward` and `step`; a collective."""
+
+    def frozen_weights(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """Name and this rank's part of every weight that does not learn."""
+
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[None]:
     """The same autocast on every engine, so that an engine never changes the precision."""
@@ -72,3 +79,8 @@ def autocast(device: torch.device, precision: Precision) -> AbstractContextManag
 def trainable_parameters(module: torch.nn.Module) -> list[tuple[str, torch.nn.Parameter]]:
     """Name and parameter of everything that learns, in the model's order."""
     return [(name, p) for name, p in module.named_parameters() if p.requires_grad]
+
+
+def frozen_parameters(module: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Parameter]]:
+    """Name and parameter of everything that does not learn, in the model's order."""
+    return ((name, p) for name, p in module.named_parameters() if not p.requires_grad)

@@ -4,6 +4,7 @@ Accelerate ignores an FSDP configuration on CPU ranks without a word; sharding h
 `Accelerator.prepare` gives what was asked for on both.
 """
 
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -13,7 +14,13 @@ from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, OffloadPolicy, 
 from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers import PreTrainedModel
 
-from peftune.engines.engine import BuildOptimizer, StepShape, autocast, trainable_parameters
+from peftune.engines.engine import (
+    BuildOptimizer,
+    StepShape,
+    autocast,
+    frozen_parameters,
+    trainable_parameters,
+)
 from peftune.engines.launch import Launch
 from peftune.engines.ranks import Ranks
 
@@ -35,7 +42,10 @@ class Fsdp2:
         # The optimizer must hold the shards, so it is built after them.
         self.optimizer = build_optimizer(trainable_parameters(model))
         self.skips_overflow = shape.precision == "fp16"
-        self.scaler = torch.amp.GradScaler(ranks.device.type, enabled=self.skips_overflow)
+        self.scaler = self._new_scaler()
+
+    def _new_scaler(self) -> torch.amp.GradScaler:
+        return torch.amp.GradScaler(self.ranks.device.type, enabled=self.skips_overflow)
 
     def autocast(self) -> AbstractContextManager[None]:
         return autocast(self.ranks.device, self.shape.precision)
@@ -70,7 +80,14 @@ class Fsdp2:
             for name, shards in self._shards().items()
         }
 
+    def _reshard(self) -> None:
+        """The root keeps its parameters whole after a forward pass."""
+        for module in self.module.modules():
+            if isinstance(module, FSDPModule):
+                module.reshard()
+
     def _shards(self) -> dict[str, DTensor]:
+        self._reshard()
         parameters = trainable_parameters(self.module)
         return {name: p for name, p in parameters if isinstance(p, DTensor)}
 
@@ -79,6 +96,18 @@ class Fsdp2:
         for name, shards in self._shards().items():
             full = state[name].to(shards.device)
             shards.copy_(distribute_tensor(full, shards.device_mesh, shards.placements))
+
+    def restart(self, initial: dict[str, torch.Tensor]) -> None:
+        self.load_trainable_state(initial)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.state.clear()
+        self.scaler = self._new_scaler()
+
+    def frozen_weights(self) -> Iterator[tuple[str, torch.Tensor]]:
+        self._reshard()
+        for name, parameter in frozen_parameters(self.module):
+            local = parameter.to_local() if isinstance(parameter, DTensor) else parameter
+            yield name, local.detach()
 
 
 def full_tensor(tensor: torch.Tensor) -> torch.Tensor:

@@ -12,6 +12,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData, hf_hub_downloa
 from peftune import __version__
 from peftune.embedded import EMBEDDED_PREFIX
 from peftune.environment import NOT_INSTALLED, versions
+from peftune.export.markdown import fenced, number, table
 from peftune.model.base import model_location
 from peftune.model.section import ModelSection
 from peftune.objectives import Objective
@@ -35,12 +36,14 @@ def model_card(
     results: Mapping[str, Any],
     train_results: Mapping[str, float],
     license_fields: Mapping[str, Any],
+    selftest: Mapping[str, Any],
 ) -> str:
     """The card's text.
 
-    `splits`, `results` and `train_results` are the contents of data_report.json, eval_results.json and
-    train_results.json, `license_fields` come from `base_license`; what is not
-    known is empty. Local paths are cut to their last part: a card tells no one's folder names.
+    `splits`, `results`, `train_results` and `selftest` are the contents of data_report.json,
+    eval_results.json, train_results.json and selftest.json, `license_fields` come from `base_license`;
+    what is not known is empty. Local paths are cut to their last part: a card tells no one's folder
+    names.
     """
     shown = without_paths(recipe)
     base = hub_id(recipe["model"]["model_name_or_path"])
@@ -53,7 +56,7 @@ def model_card(
         _data(shown, objective, splits),
         _training(shown, train_results),
         _evaluation(shown, objective, results),
-        _limits(results, license_fields),
+        _limits(results, license_fields, selftest),
         _versions(),
     ]
     return "\n\n".join(parts) + "\n"
@@ -165,12 +168,12 @@ def _usage(
         'model = PeftModel.from_pretrained(base, "path/to/this/folder")\n'
         'tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")\n'
     )
-    parts = ["## Use", _fenced(code, "python")]
+    parts = ["## Use", fenced(code, "python")]
     if shown["export"]["merge"]:
         loading = f'{objective.auto_class}.from_pretrained("path/to/this/folder/merged")'
         parts.append(f"The folder `merged` holds base and adapter as one model:\n`{loading}`.")
     if shown["data"]["prompt_template"]:
-        parts += ["Prompt template:", _fenced(shown["data"]["prompt_template"] + "\n", "text")]
+        parts += ["Prompt template:", fenced(shown["data"]["prompt_template"] + "\n", "text")]
     if shown["data"]["chat_template"]:
         parts.append("The prompt is the user's turn of the tokenizer's chat template.")
     return "\n\n".join(parts)
@@ -199,7 +202,7 @@ def _data(
     if objective.name in ("causal", "seq2seq"):
         learnt = LEARNT_OF_TASK.get(shown["task"], "the completion and its end token")
     counts = ("rows", "dropped", "changed", "tokens")
-    table = _table(
+    counted = table(
         ("split", *counts),
         [(name, *(f"{split[count]:,}" for count in counts)) for name, split in splits.items()],
     )
@@ -213,7 +216,7 @@ def _data(
         "\n\nKnown faults that the recipe accepts:\n\n" + "\n".join(accepted) if accepted else ""
     )
     return (
-        f"## Data\n\n{sources}\n\n{table}\n\nLearnt: {learnt}. Rows over {data['max_length']:,} "
+        f"## Data\n\n{sources}\n\n{counted}\n\nLearnt: {learnt}. Rows over {data['max_length']:,} "
         f"tokens: `{data['overlong']}`.{found}"
     )
 
@@ -234,23 +237,23 @@ def _training(shown: Mapping[str, Any], train_results: Mapping[str, float]) -> s
         "rows per step": train["global_batch_size"]
         or f"{per_device} × {accumulated} on each device",
         "seed": shown["seed"],
-        **{name.replace("_", " "): _number(value) for name, value in train_results.items()},
+        **{name.replace("_", " "): number(value) for name, value in train_results.items()},
     }
     text = yaml.safe_dump(dict(shown), sort_keys=False, allow_unicode=True)
     return (
-        f"## Training\n\n{_table(('', ''), list(facts.items()))}\n\n"
+        f"## Training\n\n{table(('', ''), list(facts.items()))}\n\n"
         "<details><summary>The resolved recipe; local paths are cut to their last part"
-        f"</summary>\n\n{_fenced(text, 'yaml')}\n\n</details>"
+        f"</summary>\n\n{fenced(text, 'yaml')}\n\n</details>"
     )
 
 
 def _evaluation(shown: Mapping[str, Any], objective: Objective, results: Mapping[str, Any]) -> str:
     if not results:
         return "## Evaluation\n\nThis run had no test split."
-    table = _table(
+    counted = table(
         ("", "base", "adapted"),
         [
-            (name, _number(results["base"].get(name)), _number(value))
+            (name, number(results["base"].get(name)), number(value))
             for name, value in results["adapted"].items()
             if not isinstance(value, list)
         ],
@@ -261,16 +264,23 @@ def _evaluation(shown: Mapping[str, Any], objective: Objective, results: Mapping
     return (
         f"## Evaluation\n\nTest split, {results['examples']:,} rows with "
         f"{results['target_tokens']:,} target tokens. The loss is in nats per target token. "
-        f"Scores{how} have 95 % bootstrap intervals over the rows in brackets.\n\n{table}"
+        f"Scores{how} have 95 % bootstrap intervals over the rows in brackets.\n\n{counted}"
     )
 
 
-def _limits(results: Mapping[str, Any], license_fields: Mapping[str, Any]) -> str:
+def _limits(
+    results: Mapping[str, Any], license_fields: Mapping[str, Any], selftest: Mapping[str, Any]
+) -> str:
     lines = ["It has the limits of its base model; other text, safety and bias were not measured."]
     if results:
         lines.append("The intervals cover the choice of test rows, not that of the training seed.")
     if not license_fields:
         lines.append("The licence of the base model is not known to this card; it applies.")
+    lines += [
+        f"The self-test's `{check['name']}` failed, and the recipe accepts it: {check['failure']}"
+        for check in selftest.get("checks", [])
+        if check["accepted"]
+    ]
     return "## Limits\n\n" + "\n".join(f"- {line}" for line in lines)
 
 
@@ -278,22 +288,3 @@ def _versions() -> str:
     installed = {name: found for name, found in versions().items() if found != NOT_INSTALLED}
     listed = ", ".join(f"{name} {found}" for name, found in installed.items())
     return f"## Versions\n\npeftune {__version__}, {listed}."
-
-
-def _number(value: Any) -> str:
-    if value is None:
-        return "none"
-    if isinstance(value, Mapping):
-        return f"{value['value']:.4f} [{value['low']:.4f}, {value['high']:.4f}]"
-    return f"{value:,}" if isinstance(value, int) else f"{value:,.4f}"
-
-
-def _table(header: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:
-    lines = [header, ("---",) * len(header), *rows]
-    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
-
-
-def _fenced(text: str, language: str) -> str:
-    """A code block whose fence is longer than any run of backticks in `text`."""
-    fence = "`" * max(3, *(len(run) + 1 for run in re.findall("`+", text)), 0)
-    return f"{fence}{language}\n{text}{fence}"

@@ -32,6 +32,16 @@ def dequantize_model(model: Any) -> None:
     model.is_loaded_in_4bit = model.is_loaded_in_8bit = False
 
 
+def quantization_scales(model: Any) -> "dict[str, Tensor]":
+    """By name, the floating numbers that belong to quantized weights; empty for a plain model."""
+    return {
+        f"{name}.{part}": tensor
+        for backend in set(BACKENDS.values())
+        for name, layer in backend.quantized_layers(model).items()
+        for part, tensor in backend.scales(layer).items()
+    }
+
+
 def _plain_layer(layer: "nn.Linear", weight: "Tensor") -> "nn.Module":
     """`weight` is (out, in). GPT-2 and its kin hold theirs transposed, in a class of their own."""
     from torch import nn

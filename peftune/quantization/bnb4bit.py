@@ -85,6 +85,14 @@ def quantized_layers(model: "nn.Module") -> "dict[str, Any]":
     return {name: layer for name, layer in model.named_modules() if isinstance(layer, Linear4bit)}
 
 
+def scales(layer: Any) -> "dict[str, Tensor]":
+    """The floating numbers beside the packed bits; NaN or infinite weights end up in them."""
+    state = layer.weight.quant_state if layer.quant_state is None else layer.quant_state
+    if state.nested:
+        return {"offset": state.offset, "absmax": state.state2.absmax}
+    return {"absmax": state.absmax}
+
+
 def dequantize(layer: Any) -> "Tensor":
     """The weight (out, in) in float32, code book value times block scale: what fp32 trains on."""
     import torch

@@ -57,8 +57,12 @@ def quantized_layers(model: "nn.Module") -> "dict[str, Any]":
     return {name: layer for name, layer in model.named_modules() if isinstance(layer, Linear8bitLt)}
 
 
+def scales(layer: Any) -> "dict[str, Tensor]":
+    """The floating numbers beside the integers; NaN or infinite weights end up in them."""
+    # The first forward pass moves them from the weight to the state.
+    return {"SCB": layer.weight.SCB if layer.state.SCB is None else layer.state.SCB}
+
+
 def dequantize(layer: Any) -> "Tensor":
     """The weight (out, in) in float32: 8-bit integer times scale/127, as float32 compute uses."""
-    # The first forward pass moves the scales from the weight to the state.
-    scales = layer.weight.SCB if layer.state.SCB is None else layer.state.SCB
-    return layer.weight.data.float() * (scales.unsqueeze(1) * (1.0 / 127.0))
+    return layer.weight.data.float() * (scales(layer)["SCB"].unsqueeze(1) * (1.0 / 127.0))

@@ -6,7 +6,7 @@ on all ranks and in all micro-batches, divided once by their number.
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -167,20 +167,25 @@ def accumulate(
 
 def training_nll_sum(training: Training, batch: Batch, draws: RowDraws) -> torch.Tensor:
     """Summed loss of a micro-batch, its noise and dropout taken from `draws` alone."""
-    engine, section = training.engine, training.section
-    embedding, alpha = engine.module.get_input_embeddings(), section.neftune_noise_alpha
-    before = torch.get_rng_state()
+    smoothing, before = training.section.label_smoothing_factor, torch.get_rng_state()
+    with drawing_from(training, batch, draws):
+        nll = batch_nll_sum(training.engine.model, batch, training.batching.objective, smoothing)
+    require_no_other_draws(before)
+    return nll
+
+
+@contextmanager
+def drawing_from(training: Training, batch: Batch, draws: RowDraws) -> Iterator[None]:
+    """Inside, a forward pass on `batch` has the precision, the noise and the dropout of training."""
+    engine, alpha = training.engine, training.section.neftune_noise_alpha
+    embedding = engine.module.get_input_embeddings()
     with (
         engine.autocast(),
         embedding_noise(embedding, alpha, row_sizes(batch), draws),
         # Watching every call of torch costs a little, so only where something is dropped.
         dropout_from(draws) if training.drops else nullcontext(),
     ):
-        nll = batch_nll_sum(
-            engine.model, batch, training.batching.objective, section.label_smoothing_factor
-        )
-    require_no_other_draws(before)
-    return nll
+        yield
 
 
 def require_no_other_draws(before: torch.Tensor) -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from peftune.errors import LaunchError
+from peftune.errors import LaunchError, ModelError
 from peftune.training.section import TrainSection
 
 
@@ -12,8 +12,10 @@ def build_optimizer(section: TrainSection, groups: list[dict[str, Any]]) -> torc
     """AdamW (Loshchilov & Hutter, arXiv:1711.05101) in the variant `train.optim` names.
 
     Each group keeps its peak learning rate under `peak_lr`, since `lr` changes every step.
-    Raises LaunchError for a bitsandbytes optimizer without a GPU.
+    Raises LaunchError for a bitsandbytes optimizer without a GPU, and ModelError without groups.
     """
+    if not groups:
+        raise ModelError("adapter: nothing to train; every one of its parameters is frozen.")
     for group in groups:
         group["peak_lr"] = group["lr"]
     options: dict[str, Any] = {

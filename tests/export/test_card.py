@@ -38,7 +38,7 @@ def recipe(recipe_tree):
     return recipe
 
 
-def card_of(recipe, rows, results, train_results=None, license_fields=None):
+def card_of(recipe, rows, results, train_results=None, license_fields=None, selftest=None):
     objective = OBJECTIVES["causal"]
     splits = {
         split: {"rows": count, "dropped": 3, "changed": 0, "tokens": 9 * count, "accepted": []}
@@ -46,7 +46,8 @@ def card_of(recipe, rows, results, train_results=None, license_fields=None):
     }
     duplicates = {"gate": "duplicates", "rows": 7, "of": 1203, "left_out": False}
     splits["train"]["accepted"].append(duplicates)
-    return model_card(recipe, objective, splits, results, train_results or {}, license_fields or {})
+    known = (train_results or {}, license_fields or {}, selftest or {})
+    return model_card(recipe, objective, splits, results, *known)
 
 
 def head_of(card):
@@ -259,3 +260,12 @@ def test_the_licence_is_the_one_the_base_states(tmp_path, readme, known):
 
 def test_a_base_that_cannot_be_reached_has_no_known_licence():
     assert base_license(ModelSection(model_name_or_path="some/base")) == {}
+
+
+def test_an_accepted_failure_of_the_self_test_is_a_limit(recipe):
+    accepted = {"name": "padding", "accepted": True, "failure": "rows change by 3.0e-01."}
+    passed = {"name": "loss", "accepted": False, "failure": None}
+    card = card_of(recipe(), ROWS, RESULTS, selftest={"checks": [accepted, passed]})
+    limits = section_of(card, "Limits")
+    assert "`padding` failed, and the recipe accepts it: rows change by 3.0e-01." in limits
+    assert "`loss`" not in limits

@@ -1,0 +1,1 @@
+"""Checks of a run on the user's own model, data, engine and machine, before its first step."""

@@ -1,0 +1,127 @@
+"""What the checks share: the engine before its first step, a few rows, and a moved adapter."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+import torch
+
+from peftune.context import Run
+from peftune.data.collate import Batch
+from peftune.data.rows import EncodedRow
+from peftune.engines.engine import Engine
+from peftune.training.loop import Training, named_batch, to_device
+from peftune.training.loss import model_logits
+from peftune.training.randomness import derived_seed
+
+PERTURBATION = 0.05
+"""Standard deviation of what is added to each number of the adapter."""
+SEARCHED = 256
+"""Rows among which short, long and differently supervised ones are looked for."""
+BOUNDS = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2}
+"""How far scores that should be equal may differ, as a share of their spread, by number format."""
+
+
+@dataclass
+class Trial:
+    """A run before its first step. `initial` is the adapter that it starts from.
+
+    Between checks the engine holds `perturbed`. In LoRA's own start B is zero: A then has no gradient
+    at all, and an adapter that is not applied, or not saved, changes nothing that could be seen.
+    """
+
+    context: Run
+    engine: Engine
+    initial: dict[str, torch.Tensor]
+    stage: str = "training"
+    """What is being computed, for an error that the memory ends it with."""
+    gradients: dict[str, torch.Tensor] | None = None
+    """Of the largest step; None before it was made."""
+    changed: list[str] = field(default_factory=list)
+    """Base weights that the largest step changed."""
+    tokens_per_second: float = 0.0
+    peak_bytes: int = 0
+
+    @cached_property
+    def training(self) -> Training:
+        return self.context.training(self.engine)
+
+    @cached_property
+    def perturbed(self) -> dict[str, torch.Tensor]:
+        """`initial` plus seeded noise, the same on every rank."""
+        generator = torch.Generator().manual_seed(
+            derived_seed(self.context.recipe.seed, "selftest")
+        )
+        return {
+            name: tensor + PERTURBATION * torch.randn(tensor.shape, generator=generator)
+            for name, tensor in self.initial.items()
+        }
+
+    def restart(self) -> None:
+        """Undo every step; the adapter is `perturbed` again."""
+        self.engine.restart(self.initial)
+        self.engine.load_trainable_state(self.perturbed)
+
+    @property
+    def bound(self) -> float:
+        """The bound of the least exact number format that a forward pass of this run uses."""
+        recipe = self.context.recipe
+        formats = [recipe.model.dtype, FORMATS[recipe.train.mixed_precision]]
+        section = recipe.quantization
+        if section is not None and section.method != "bnb-int8":
+            formats.append(section.compute_dtype or recipe.model.dtype)
+        return max(BOUNDS[name] for name in formats)
+
+    @cached_property
+    def ragged(self) -> list[EncodedRow]:
+        """The shortest, a middle and the longest of the first training rows."""
+        lengths = self.context.prepared.rows["train"].lengths()[:SEARCHED].sum(axis=1)
+        order = np.argsort(lengths, kind="stable")
+        picked = [order[0], order[len(order) // 2], order[-1]]
+        return [self.training.batching.drawn(self.training.rows[int(i)], int(i)) for i in picked]
+
+    def batch(self, rows: Sequence[EncodedRow], padding_free: bool = False) -> Batch:
+        """Rows as one batch on the device, as the loop makes it."""
+        made = named_batch(self.training.batching, [*rows], [*range(len(rows))], padding_free)
+        return to_device(made, self.engine.ranks.device)
+
+    @torch.no_grad()
+    def scores(self, batch: Batch, model: torch.nn.Module | None = None) -> torch.Tensor:
+        """The scores of a batch in eval mode, float32 on the CPU, by the engine's model or another."""
+        module = self.engine.module if model is None else model
+        module.eval()
+        with self.engine.autocast():
+            return model_logits(module, batch, self.training.batching.objective).float().cpu()
+
+    def small_training(self, rows: list[EncodedRow], per_device: int) -> Training:
+        """The training on `rows` alone, all in one step."""
+        plan = replace(
+            self.context.plan,
+            rows=len(rows),
+            global_batch_size=len(rows),
+            per_device_batch_size=per_device,
+            steps_per_epoch=1,
+            total_steps=1,
+        )
+        return replace(self.training, rows=rows, plan=plan)
+
+
+FORMATS = {"no": "float32", "bf16": "bfloat16", "fp16": "float16"}
+
+
+def spread_difference(ours: Sequence[torch.Tensor], theirs: Sequence[torch.Tensor]) -> float:
+    """The largest difference of a row, its root mean square, as a share of the spread of all `ours`.
+
+    The spread is their standard deviation, or a tenth of their size where they hardly differ, and at
+    least 0.01. Infinite scores, which stand at padding, must stand at the same places; other shapes
+    differ infinitely.
+    """
+    pairs = [*zip(ours, theirs, strict=True)]
+    if any(a.shape != b.shape or not torch.equal(a.isfinite(), b.isfinite()) for a, b in pairs):
+        return float("inf")
+    every = torch.cat([one[one.isfinite()].double() for one in ours])
+    size = every.square().mean().sqrt()
+    scale = torch.maximum(every.std(correction=0), 0.1 * size).clamp(min=0.01)
+    gaps = [(a - b)[a.isfinite()].double() for a, b in pairs]
+    return max(float(gap.square().mean().sqrt() / scale) for gap in gaps)
