@@ -20,17 +20,18 @@ Tree = dict[str, Any]
 Try = Callable[..., list[Result]]
 
 
-def started(tree: Tree, use: Callable[[Run, Engine], None]) -> None:
+def started(given: Tree | Recipe, use: Callable[[Run, Engine], None]) -> None:
     """Hand `use` a run and its engine before the first step."""
-    recipe, launch = Recipe.model_validate(tree), read_launch({})
+    recipe = given if isinstance(given, Recipe) else Recipe.model_validate(given)
+    launch = read_launch({})
     prepared = prepare_data(recipe)
     plan = plan_for(recipe, len(prepared.rows["train"]), 1)
     with joined_ranks(launch, (), ".") as ranks:
-        context = Run(recipe, launch, ranks, prepared, plan, Path(tree["output_dir"]))
+        context = Run(recipe, launch, ranks, prepared, plan, Path(recipe.output_dir))
         use(context, start_engine(context, adapted_model(context)))
 
 
-def tried(tree: Tree, full: bool = True) -> list[Result]:
+def tried(given: Tree | Recipe, full: bool = True) -> list[Result]:
     """What the self-test finds; raises its error."""
     found: list[Result] = []
 
@@ -39,7 +40,7 @@ def tried(tree: Tree, full: bool = True) -> list[Result]:
         found.extend(selftest(context, engine, initial, full, lambda table: None))
         require_passed(found)
 
-    started(tree, use)
+    started(given, use)
     return found
 
 

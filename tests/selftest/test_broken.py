@@ -82,8 +82,8 @@ def test_an_adapter_where_nothing_passes(
     recipe_tree: Tree, models: dict[str, Path], asked_folder: Path
 ) -> None:
     """A layer that the task's output does not depend on."""
-    recipe_tree |= {"task": "extract", "data": {"path": str(asked_folder), "max_length": 80}}
-    recipe_tree["data"]["doc_stride"] = 16
+    data = {"path": str(asked_folder), "max_length": 80, "doc_stride": 16}
+    recipe_tree |= {"task": "extract", "data": data, "evaluation": {}}
     recipe_tree["model"]["model_name_or_path"] = str(models["bert"])
     with pytest.MonkeyPatch.context() as patch:
 
@@ -140,7 +140,8 @@ def attending(patch: Patch, mask: Callable[[torch.Tensor], torch.Tensor | None])
 def test_attention_that_reaches_padding(
     recipe_tree: Tree, models: dict[str, Path], labelled_folder: Path, monkeypatch: Patch
 ) -> None:
-    recipe_tree |= {"task": "classify", "data": {"path": str(labelled_folder), "max_length": 64}}
+    data = {"path": str(labelled_folder), "max_length": 64}
+    recipe_tree |= {"task": "classify", "data": data, "evaluation": {}}
     recipe_tree["model"]["model_name_or_path"] = str(models["bert"])
     attending(monkeypatch, lambda causal_mask: None)
     assert "attention reaches padding or other rows" in stopped(recipe_tree, "padding")
@@ -192,7 +193,7 @@ def test_a_mean_of_means(
     """Also where every row has one label, because the last micro-batch has fewer rows."""
     if task == "classify":
         data = {"path": str(labelled_folder), "max_length": 64}
-        recipe_tree |= {"task": "classify", "data": data}
+        recipe_tree |= {"task": "classify", "data": data, "evaluation": {}}
         recipe_tree["model"]["model_name_or_path"] = str(models["bert"])
     monkeypatch.setattr(loop, "accumulate", mean_of_micro_batches)
     assert "its rows one at a time give" in stopped(recipe_tree, "loss")

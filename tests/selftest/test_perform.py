@@ -76,6 +76,8 @@ def test_every_objective_passes(
     if task == "summarize":
         data = {**recipe_tree["data"], **data}
     recipe_tree["data"] = {"max_length": 64, **data, "path": path}
+    if task not in ("summarize", "chat"):
+        del recipe_tree["evaluation"]
     names = {result.name for result in tried(recipe_tree)}
     writes = model != "bert" and task in ("summarize", "text", "chat")
     assert {"end_token", "causality"} & names == ({"end_token", "causality"} if writes else set())

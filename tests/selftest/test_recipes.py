@@ -15,7 +15,7 @@ from tests.selftest.conftest import tried
 @pytest.mark.parametrize("name", ["classify", "translate", "qa"])
 def test_a_shipped_recipe_passes(name: str, tmp_path: Path) -> None:
     recipe = load_recipe(REPOSITORY / "recipes" / f"{name}.yaml", [f"output_dir={tmp_path}"])
-    found = {result.name: result.finding for result in tried(recipe.model_dump(mode="json"))}
+    found = {result.name: result.finding for result in tried(recipe)}
     assert all(finding.failure is None for finding in found.values())
     assert found["gradients"].numbers["without"] == 0
     assert found["learns"].numbers["after"] < found["learns"].numbers["before"]

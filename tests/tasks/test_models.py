@@ -1,6 +1,7 @@
 """Every task on every class of model that can do it: train, evaluate, save, reload, merge."""
 
 import json
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -92,9 +93,16 @@ def scores(run: Path) -> dict[str, Any]:
 
 def reloaded(run: Path, base: Path) -> tuple[Any, Any]:
     """The adapter by plain peft, and the merged model by plain transformers."""
-    task_type = json.loads((run / "adapter_config.json").read_text())["task_type"]
-    (name,) = {o.auto_class for o in OBJECTIVES.values() if o.task_type == task_type}
-    auto_class, head = modeling_auto.__dict__[name], {}
+    config = json.loads((run / "adapter_config.json").read_text())
+    if config["task_type"] is None:
+        # peft has no class of its own for it; the configuration names that of transformers.
+        mapping = config["auto_mapping"]
+        library = import_module(mapping["parent_library"])
+        auto_class = library.__dict__[mapping["base_model_class"]]
+    else:
+        (name,) = {o.auto_class for o in OBJECTIVES.values() if o.task_type == config["task_type"]}
+        auto_class = modeling_auto.__dict__[name]
+    head: dict[str, Any] = {}
     if (run / "labels.json").is_file():
         head = {"num_labels": len(json.loads((run / "labels.json").read_text())["labels"])}
         head["pad_token_id"] = 0
