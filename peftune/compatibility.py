@@ -44,27 +44,26 @@ def check_claims(recipe: Recipe, launch: Launch) -> None:
     found = origins(recipe)
     problems = []
     for claim in launch.claims:
-        key, value = _decided(recipe, launch, claim)
+        key, value, meaning = _decided(recipe, launch, claim)
         if not _agree(claim.value, value):
             section, name = key.split(".")
             shown = typed(recipe.__dict__[section].__dict__[name])
             problems.append(
-                f"{key}: {shown} ({found[section, name]}), but the launcher says {claim.value} in "
-                f"{claim.place}; remove it there, as the recipe decides this."
+                f"{key}: {shown} ({found[section, name]}){meaning}, but the launcher says "
+                f"{claim.value} in {claim.place}; remove it there, as the recipe decides this."
             )
     if problems:
         raise LaunchError("\n".join(problems))
 
 
-def _decided(recipe: Recipe, launch: Launch, claim: Claim) -> tuple[str, str]:
-    """The key of the recipe that decides what the launcher claims, and what it comes to."""
+def _decided(recipe: Recipe, launch: Launch, claim: Claim) -> tuple[str, str, str]:
+    """The key of the recipe that decides what the launcher claims, its value, and how it is meant."""
     train = recipe.train
-    if claim.key != "train.gradient_accumulation_steps":
-        return claim.key, typed(train.__dict__[claim.key.partition(".")[2]])
-    if train.gradient_accumulation_steps is not None:
-        return claim.key, str(train.gradient_accumulation_steps)
+    if claim.key != "train.gradient_accumulation_steps" or train.global_batch_size is None:
+        return claim.key, typed(train.__dict__[claim.key.partition(".")[2]]), ""
     per_pass = train.per_device_train_batch_size * launch.world_size
-    return "train.global_batch_size", str((train.global_batch_size or per_pass) / per_pass)
+    passes = f"{train.global_batch_size / per_pass:g}"
+    return "train.global_batch_size", passes, f" takes {passes} forward passes per step"
 
 
 def _agree(one: str, other: str) -> bool:

@@ -242,7 +242,8 @@ MISTAKES = [
     ),
     Mistake(
         "another gradient accumulation in the accelerate config",
-        "train.global_batch_size: 8 ({recipe}:{line}), but the launcher says 2 in "
+        "train.global_batch_size: 8 ({recipe}:{line}) takes 4 forward passes per step, but the "
+        "launcher says 2 in "
         "deepspeed_config.gradient_accumulation_steps (ACCELERATE_GRADIENT_ACCUMULATION_STEPS); "
         "remove it there, as the recipe decides this.",
         environ={"ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "2"},

@@ -90,7 +90,8 @@ def test_what_nobody_set_claims_nothing() -> None:
             "ACCELERATE_GRADIENT_ACCUMULATION_STEPS",
             "2",
             "train.per_device_train_batch_size=4",
-            "train.global_batch_size: 8 ({recipe}:{global_batch_size}), but the launcher says 2 in "
+            "train.global_batch_size: 8 ({recipe}:{global_batch_size}) takes 4 forward passes per "
+            "step, but the launcher says 2 in "
             "deepspeed_config.gradient_accumulation_steps (ACCELERATE_GRADIENT_ACCUMULATION_STEPS); "
             "remove it there, as the recipe decides this.",
         ),
