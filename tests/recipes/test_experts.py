@@ -75,3 +75,17 @@ def test_each_expert_learns_an_update_of_its_own(toys: Any, tmp_path: Path) -> N
         moved = (after[name] - before[name]).flatten(1)
         assert (moved.norm(dim=1) > 0).all()
         assert not torch.allclose(moved[0], moved[1])
+
+
+def test_all_linear_layers_are_those_of_attention(toys: Any) -> None:
+    """peft counts what was a linear layer of an expert before the experts became one tensor."""
+    from transformers import AutoModelForCausalLM
+
+    from peftune.adapters import attach
+    from peftune.adapters.lora import LoraSection
+
+    model = AutoModelForCausalLM.from_pretrained(toys("allenai/OLMoE-1B-7B-0924-Instruct"))
+    adapted = attach(LoraSection(method="lora", r=4), model)
+    trained = [name for name, p in adapted.named_parameters() if p.requires_grad]
+    layers = {name.partition(".lora_")[0].rsplit(".", 1)[-1] for name in trained}
+    assert layers == {"q_proj", "k_proj", "v_proj", "o_proj"}
