@@ -182,6 +182,22 @@ def _merge(run: Path, out: Path, overrides: list[str]) -> None:
 
 
 @app.command()
+def matrix(
+    cell: Annotated[str, typer.Option(help="axis=value,… of one cell; others are plain.")] = "",
+    debug: Debug = False,
+) -> None:
+    """Print what works together, or ask about one cell.
+    Example: peftune matrix --cell engine=zero3,quantization=bnb-nf4,adapter=dora"""
+    _exit(debug, _matrix, cell)
+
+
+def _matrix(cell: str) -> None:
+    from peftune.matrix import answer, overview, read_cell
+
+    print(answer(read_cell(cell)) if cell else overview(), end="\n" if cell else "")
+
+
+@app.command()
 def schema() -> None:
     """Print the recipe's JSON Schema. Example: peftune schema > recipe.schema.json"""
     print(json.dumps(json_schema(), indent=2))

@@ -4,14 +4,13 @@ import os
 import tempfile
 from pathlib import Path
 
-from peftune import adapters
+from peftune.combination import check_combination
 from peftune.data.roles import check_roles
 from peftune.engines.launch import Claim, Launch
 from peftune.environment import NOT_INSTALLED, installed
 from peftune.errors import LaunchError, RecipeError
 from peftune.model.base import check_model_files
 from peftune.plan import global_batch_size
-from peftune.quantization import BACKENDS
 from peftune.recipe import Recipe
 from peftune.resolved import origins, typed
 from peftune.tasks import TASKS
@@ -30,9 +29,7 @@ def check_recipe(recipe: Recipe, launch: Launch) -> None:
         recipe.train.global_batch_size,
         recipe.train.gradient_accumulation_steps,
     )
-    adapters.check(recipe.adapter, recipe.quantization is not None, launch.sharded)
-    _check_quantization(recipe, launch)
-    _check_optimizer(recipe, launch)
+    check_combination(recipe, launch)
     _check_trackers(recipe)
     check_roles(recipe.data, TASKS[recipe.task].roles)
     check_model_files(recipe.model)
@@ -71,27 +68,6 @@ def _agree(one: str, other: str) -> bool:
         return float(one) == float(other)
     except ValueError:
         return one == other
-
-
-def _check_quantization(recipe: Recipe, launch: Launch) -> None:
-    if recipe.quantization is None:
-        return
-    method = recipe.quantization.method
-    engines = BACKENDS[method].ENGINES
-    if launch.engine not in engines:
-        raise RecipeError(
-            f"quantization.method: {method} cannot be trained with {launch.engine}. It works with "
-            f"{', '.join(sorted(engines))}."
-        )
-
-
-def _check_optimizer(recipe: Recipe, launch: Launch) -> None:
-    optim = recipe.train.optim
-    if not optim.startswith("adamw_torch") and launch.engine != "ddp":
-        raise RecipeError(
-            f"train.optim: {optim} keeps its state in a form that {launch.engine} cannot shard; use "
-            "adamw_torch, or launch with accelerate_configs/ddp.yaml."
-        )
 
 
 def _check_trackers(recipe: Recipe) -> None:

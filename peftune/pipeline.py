@@ -15,6 +15,7 @@ from rich.console import Console
 
 from peftune.adapters import attach, parameter_groups
 from peftune.artefacts import load_frozen, write_adapter, write_card, write_merged, write_tokenizer
+from peftune.combination import check_machine
 from peftune.compatibility import RUN_MARK
 from peftune.context import Run
 from peftune.data.report import data_report
@@ -46,6 +47,7 @@ DATA_REPORT = "data_report.json"
 def run(recipe: Recipe, launch: Launch) -> None:
     """Train, evaluate and write everything the recipe asks for."""
     check_device(launch, torch.cuda.device_count())
+    check_machine(recipe, launch, torch.cuda.device_count())
     prepared = prepare_data(recipe, shows=launch.rank == 0)
     plan = plan_for(recipe, len(prepared.rows["train"]), launch.world_size)
     folder = Path(recipe.output_dir)

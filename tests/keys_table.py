@@ -1,4 +1,4 @@
-"""The README's tables of recipe keys and of tasks, made from the code.
+"""The README's tables of recipe keys, of tasks and of what works together, made from the code.
 
 `python -m tests.keys_table` writes them, recipes/recipe.schema.json and the table of
 recipes/README.md anew.
@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from peftune.matrix import overview
 from peftune.objectives import MODEL_CLASSES
 from peftune.recipe import json_schema
 from peftune.tasks import TASKS
@@ -23,6 +24,7 @@ README = REPOSITORY / "README.md"
 SCHEMA_FILE = REPOSITORY / "recipes" / "recipe.schema.json"
 BEGIN, END = "<!-- recipe keys: begin -->\n", "<!-- recipe keys: end -->"
 BEGIN_TASKS, END_TASKS = "<!-- tasks: begin -->\n", "<!-- tasks: end -->"
+BEGIN_MATRIX, END_MATRIX = "<!-- matrix: begin -->\n", "<!-- matrix: end -->"
 MEASURES = {
     "rouge": "ROUGE-1, -2 and -L",
     "translation": "sacreBLEU, chrF++",
@@ -160,7 +162,8 @@ def _replaced(text: str, begin: str, end: str, table: str) -> str:
 def main() -> None:
     """Bring the generated texts up to date."""
     text = _replaced(README.read_text(encoding="utf-8"), BEGIN, END, keys_table())
-    README.write_text(_replaced(text, BEGIN_TASKS, END_TASKS, tasks_table()), encoding="utf-8")
+    text = _replaced(text, BEGIN_TASKS, END_TASKS, tasks_table())
+    README.write_text(_replaced(text, BEGIN_MATRIX, END_MATRIX, overview()), encoding="utf-8")
     SCHEMA_FILE.write_text(schema_text(), encoding="utf-8")
     library = LIBRARY.read_text(encoding="utf-8")
     LIBRARY.write_text(

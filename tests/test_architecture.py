@@ -20,6 +20,7 @@ LEVELS = {
     "measurement": 5,
     "preparation": 5,
     "compatibility": 5,
+    "combination": 5,
     "recipe": 4,
     "recipe_file": 4,
     "resolved": 4,
@@ -29,6 +30,7 @@ LEVELS = {
     # The recipe reads this section; the checks need the recipe as a whole.
     "selftest.section": 3,
     "export": 3,
+    "matrix": 3,
     "engines": 2,
     "adapters": 2,
     "quantization": 2,
@@ -53,6 +55,7 @@ TOGETHER = {
     ("recipe", "unread"),
     ("resolved", "unread"),
     ("artefacts", "preparation"),
+    ("combination", "compatibility"),
     ("context", "preparation"),
     ("context", "measurement"),
 }

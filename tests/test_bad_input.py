@@ -218,15 +218,16 @@ MISTAKES = [
     ),
     Mistake(
         "int8 with an engine that cannot",
-        "quantization.method: bnb-int8 cannot be trained with fsdp2. It works with ddp, zero1, "
-        "zero2, zero3.",
+        "quantization.method: bnb-int8 cannot be trained with FSDP2, which takes 8-bit weights apart "
+        "from their scales; the nearest green cell has accelerate_configs/zero3.yaml (proven on CPU "
+        "ranks only).",
         overrides=("quantization.method=bnb-int8",),
         environ=FSDP2,
     ),
     Mistake(
         "PiSSA on a quantized base",
         "adapter.init_lora_weights: pissa changes the base weights, which a quantized base cannot "
-        "take; use true, or quantization: null.",
+        "take; the nearest green cell has adapter.init_lora_weights: true.",
         overrides=("adapter.init_lora_weights=pissa", "quantization.method=bnb-nf4"),
     ),
     Mistake(

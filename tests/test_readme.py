@@ -40,8 +40,9 @@ README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 RECIPES = sorted((REPOSITORY / "recipes").glob("*.yaml"))
 LAUNCHER_FILES = sorted((REPOSITORY / "accelerate_configs").glob("*.yaml"))
 VERBS = (
-    "validate", "plan", "prepare", "preview", "selftest", "train", "evaluate", "merge", "schema", "env",
-)  # fmt: skip
+    *("validate", "plan", "prepare", "preview", "selftest", "train", "evaluate", "merge", "matrix"),
+    *("schema", "env"),
+)
 PORT = "29500"
 
 

@@ -10,7 +10,6 @@ from peftune.adapters import dora, ia3, lora
 from peftune.adapters.dora import DoraSection
 from peftune.adapters.ia3 import Ia3Section
 from peftune.adapters.lora import LoraSection, LowRankSection
-from peftune.errors import RecipeError
 
 if TYPE_CHECKING:
     from peft import IA3Config, LoraConfig, PeftModel
@@ -25,23 +24,6 @@ ADAPTERS = {"lora": lora, "dora": dora, "ia3": ia3}
 def changes_base_weights(section: AdapterSection) -> bool:
     """Whether attaching takes something out of the base weights (PiSSA, OLoRA)."""
     return section.method == "lora" and section.init_lora_weights is not True
-
-
-def check(section: AdapterSection, quantized: bool, sharded: bool) -> None:
-    """Raise RecipeError for an adapter that cannot sit on such a base; needs no model.
-
-    `sharded`: each device holds a part of every weight.
-    """
-    if sharded and section.method == "lora" and section.target_parameters:
-        raise RecipeError(
-            "adapter.target_parameters: an expert's adapter is added to its whole weight, which this "
-            "launch shards; use accelerate_configs/ddp.yaml or zero2.yaml, or remove the key."
-        )
-    if quantized and section.method == "lora" and changes_base_weights(section):
-        raise RecipeError(
-            f"adapter.init_lora_weights: {section.init_lora_weights} changes the base weights, "
-            "which a quantized base cannot take; use true, or quantization: null."
-        )
 
 
 def attach(

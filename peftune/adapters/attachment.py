@@ -10,6 +10,7 @@ from peftune.adapters.targets import (
     check_parameters,
     check_patterns,
     check_targets,
+    expert_weights,
     linear_layers,
     names,
     outside_language_model,
@@ -33,6 +34,11 @@ def attach_config(config: "LoraConfig | IA3Config", model: "PreTrainedModel") ->
     check_targets(config, model)
     check_modules_to_save(config, model)
     config = replace(config, exclude_modules=outside_language_model(model))
+    if config.target_modules == "all-linear" and expert_weights(model):
+        # peft would also mean layers that experts had in earlier releases of transformers.
+        head = model.get_output_embeddings()
+        layers = [name for name in linear_layers(model) if model.get_submodule(name) is not head]
+        config = replace(config, target_modules=layers)
     dtype = model.dtype
     if isinstance(config, LoraConfig):
         adapted = _attach_low_rank(config, model)
@@ -64,18 +70,25 @@ def _attach_low_rank(config: "LoraConfig", model: "PreTrainedModel") -> "PeftMod
     check_parameters(config, model)
     saved, tied = config.modules_to_save or (), tied_layers(model)
     if any(names(name, layer) for name in saved for layer in tied):
+        _refuse_tied_pair(tied, model.config.is_encoder_decoder)
         config = replace(config, ensure_weight_tying=True)
     decomposes = isinstance(config.init_lora_weights, str)
     with _weights_in_float32(model) if decomposes else nullcontext():
         adapted: Any = get_peft_model(model, config)
-    if config.ensure_weight_tying and config.modules_to_tie is None:
+    if config.ensure_weight_tying:
+        _refuse_tied_pair(tied, config.modules_to_tie is None)
+    check_patterns(config, adapted.base_model.targeted_module_names)
+    _check_ranks(adapted)
+    return adapted
+
+
+def _refuse_tied_pair(tied: list[str], cannot: bool) -> None:
+    """Where peft `cannot` keep two modules one weight; of an encoder-decoder it mixes up the two."""
+    if cannot:
         raise ModelError(
             f"adapter.modules_to_save: {' and '.join(tied)} share one weight, and peft cannot keep "
             "them together under these names; leave them out."
         )
-    check_patterns(config, adapted.base_model.targeted_module_names)
-    _check_ranks(adapted)
-    return adapted
 
 
 @contextmanager

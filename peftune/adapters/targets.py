@@ -134,9 +134,10 @@ def outside_language_model(model: "PreTrainedModel") -> str | None:
 
 def tied_layers(model: "PreTrainedModel") -> list[str]:
     """Full names of the input embedding and the output head where they are one weight."""
-    if not model.config.tie_word_embeddings:
-        return []
     pair = (model.get_input_embeddings(), model.get_output_embeddings())
+    # A model that scores labels has no output over tokens that could be tied.
+    if not model.config.tie_word_embeddings or pair[1] is None:
+        return []
     return [name for name, module in model.named_modules() if any(module is one for one in pair)]
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from peft import PeftModel
+from peft import IA3Config, PeftModel
+from peft.utils.other import ModulesToSaveWrapper
 from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
@@ -40,9 +41,22 @@ def merge(
         parameter.data = parameter.data.float()
     adapted = PeftModel.from_pretrained(base, str(adapter_folder), torch_device="cpu")
     _check_loaded(adapted, adapter_folder)
+    _put_whole_modules(adapted)
     merged = adapted.merge_and_unload().to(dtype)
     _check_changed(merged, before, dtype)
     _write(merged, out)
+
+
+def _put_whole_modules(model: PeftModel) -> None:
+    """Put modules that were trained in full in the place of their originals.
+
+    peft does it too, but for (IA)³ only where the module has a weight of its own: it fails for the
+    pooler of an encoder. LoRA's way also keeps tied weights tied, so it stays.
+    """
+    if isinstance(model.peft_config["default"], IA3Config):
+        for name, module in list(model.named_modules()):
+            if isinstance(module, ModulesToSaveWrapper):
+                model.set_submodule(name, module.modules_to_save["default"])
 
 
 def _checksums(model: PreTrainedModel, dtype: torch.dtype) -> dict[str, int]:

@@ -10,8 +10,6 @@ from peftune.section import Section
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-ENGINES = frozenset({"ddp", "zero1", "zero2", "zero3", "fsdp2"})
-
 
 class Bnb4bitSection(Section):
     """Frozen linear layers in 4 bits; embeddings and output head keep the model's dtype."""

@@ -8,9 +8,6 @@ from peftune.section import Section
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-# FSDP2 shards parameters of one floating dtype; Int8Params and its scales cannot be.
-ENGINES = frozenset({"ddp", "zero1", "zero2", "zero3"})
-
 
 class Bnb8bitSection(Section):
     """Frozen linear layers in 8 bits with one scale for each output."""

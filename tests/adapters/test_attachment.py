@@ -2,7 +2,14 @@ import pytest
 import torch
 from peft import PeftModel
 from pydantic import TypeAdapter
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    GPT2Config,
+    GPT2LMHeadModel,
+    T5Config,
+    T5ForConditionalGeneration,
+)
 
 from peftune.adapters import AdapterSection, attach, saved_form
 from peftune.errors import ModelError
@@ -158,3 +165,19 @@ def test_tied_embeddings_under_other_names_are_not_trained_apart():
     model = GPT2LMHeadModel(GPT2Config(vocab_size=96, n_embd=64, n_layer=1, n_head=4))
     with pytest.raises(ModelError, match=r"transformer.wte and lm_head share one weight"):
         attach(section(modules_to_save=["wte"]), model)
+
+
+def test_a_tied_encoder_decoder_is_not_trained_apart():
+    """peft would put the embedding in the place of the output head."""
+    sizes = {"d_model": 64, "d_kv": 16, "d_ff": 64, "num_layers": 1, "num_heads": 4}
+    model = T5ForConditionalGeneration(T5Config(vocab_size=96, **sizes))
+    with pytest.raises(ModelError, match=r"shared and lm_head share one weight"):
+        attach(section(modules_to_save=["lm_head"]), model, "SEQ_2_SEQ_LM")
+
+
+def test_the_embedding_of_a_classifier_is_tied_to_nothing():
+    sizes = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 1}
+    model = BertForSequenceClassification(BertConfig(vocab_size=96, num_attention_heads=4, **sizes))
+    adapted = attach(section(modules_to_save=["word_embeddings"]), model, "SEQ_CLS", ["classifier"])
+    trained = {name for name, p in adapted.named_parameters() if p.requires_grad}
+    assert any("word_embeddings.modules_to_save" in name for name in trained)

@@ -2,8 +2,7 @@ import pytest
 import torch
 from pydantic import TypeAdapter, ValidationError
 
-from peftune.adapters import AdapterSection, check, parameter_groups
-from peftune.errors import RecipeError
+from peftune.adapters import AdapterSection, parameter_groups
 
 
 def section(**keys):
@@ -33,14 +32,6 @@ def section(**keys):
 def test_a_wrong_value_is_refused(keys):
     with pytest.raises(ValidationError):
         section(**keys)
-
-
-@pytest.mark.parametrize("start", ["pissa", "olora"])
-def test_a_start_that_changes_the_base_is_refused_on_a_quantized_one(start):
-    chosen = section(method="lora", init_lora_weights=start)
-    check(chosen, quantized=False, sharded=False)
-    with pytest.raises(RecipeError, match=f"init_lora_weights: {start} changes the base weights"):
-        check(chosen, quantized=True, sharded=False)
 
 
 def test_loraplus_gives_b_matrices_a_multiple_of_the_learning_rate():

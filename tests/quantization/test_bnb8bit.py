@@ -2,7 +2,7 @@ import torch
 
 from peftune.adapters import attach, parameter_groups
 from peftune.adapters.lora import LoraSection
-from peftune.quantization import BACKENDS, dequantize_model
+from peftune.quantization import dequantize_model
 from peftune.quantization.bnb8bit import Bnb8bitSection, dequantize
 from tests.adapters.tiny_llama import batch, load, logits, train_step
 
@@ -39,11 +39,6 @@ def test_autocast_leaves_the_bias_alone(llama):
     with torch.autocast("cpu", torch.bfloat16):
         model(batch())
     assert torch.equal(bias.data, before) and bias.dtype == torch.float32
-
-
-def test_int8_is_not_offered_under_fsdp2():
-    assert "fsdp2" not in BACKENDS["bnb-int8"].ENGINES
-    assert "fsdp2" in BACKENDS["bnb-nf4"].ENGINES
 
 
 def _losses(model, evaluate) -> list[tuple[float, float]]:
