@@ -32,7 +32,7 @@ from peftune.records import read_json, write_json, write_text
 from peftune.resolved import resolved_yaml
 from peftune.selftest.perform import require_passed, selftest, write_results
 from peftune.training.checkpoint import prune_checkpoints, write_checkpoint
-from peftune.training.dropout import checkpoint_contexts
+from peftune.training.dropout import checkpoint_contexts, stop_layerdrop
 from peftune.training.loop import train
 from peftune.training.optimizer import build_optimizer
 from peftune.training.randomness import seed_initialisation
@@ -143,6 +143,8 @@ def introduce(context: Run, engine: Engine, reporter: Reporter) -> None:
         f"{trainable:,} trainable parameters, {context.launch.engine} on {plan.world_size} "
         f"process(es), {plan.total_steps} steps of {plan.global_batch_size} rows"
     )
+    if stop_layerdrop(engine.module):
+        reporter.say("LayerDrop of this model is off: it would skip layers for whole batches")
 
 
 def rehearse(

@@ -111,6 +111,15 @@ def _drops(config: dict[str, Any]) -> bool:
     )
 
 
+def stop_layerdrop(model: torch.nn.Module) -> bool:
+    """Switch LayerDrop off (Fan, Grave & Joulin 2019, arXiv:1909.11556), which skips a layer for a whole
+    batch and so cannot belong to rows. Returns whether it was on."""
+    dropping = [m for m in model.modules() if vars(m).get("layerdrop", 0.0) > 0.0]
+    for module in dropping:
+        vars(module)["layerdrop"] = 0.0
+    return bool(dropping)
+
+
 @contextmanager
 def shared_dropout(model: torch.nn.Module) -> Iterator[None]:
     """Inside, dropout of what all rows of a step share draws one mask for the step."""

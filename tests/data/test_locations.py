@@ -168,7 +168,7 @@ def test_names_without_rows(names: list[str], message: str, tmp_path: Path) -> N
         ),
         (
             "c.jsonl.gz",
-            gzip.compress(b'{"n": 3}\n')[:-6],
+            gzip.compress(b'{"n": 3}\n', mtime=0)[:-6],
             "data.train: c.jsonl.gz: cannot be read: Compressed file ended before the end-of-stream "
             "marker was reached.",
         ),
