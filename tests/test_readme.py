@@ -41,7 +41,7 @@ RECIPES = sorted((REPOSITORY / "recipes").glob("*.yaml"))
 LAUNCHER_FILES = sorted((REPOSITORY / "accelerate_configs").glob("*.yaml"))
 VERBS = (
     *("validate", "plan", "prepare", "preview", "selftest", "train", "evaluate", "merge", "matrix"),
-    *("schema", "env"),
+    *("resolve", "schema", "env"),
 )
 PORT = "29500"
 
