@@ -50,9 +50,8 @@ def tokens(length: int, random: Random) -> tuple[int, ...]:
 
 
 @st.composite
-def cases(draw: Draw, folders: dict[str, Path], worlds: tuple[int, ...]) -> Case:
-    """A case in one of the layouts with so many ranks."""
-    name = draw(st.sampled_from(sorted(folders)))
+def cases(draw: Draw, name: str, folder: Path, worlds: tuple[int, ...]) -> Case:
+    """A case of a model in one of the layouts with so many ranks."""
     objective = draw(st.sampled_from(LEARNT[name]))
     world = draw(st.sampled_from(worlds))
     engines = ("ddp", "zero1", "zero2", "zero3", "fsdp2") if world > 1 else ("ddp",)
@@ -61,7 +60,7 @@ def cases(draw: Draw, folders: dict[str, Path], worlds: tuple[int, ...]) -> Case
     # One number, not one choice for each token: hypothesis varies the layout instead.
     random = Random(draw(st.integers(0, 2**32)))
     return Case(
-        folder=str(folders[name]),
+        folder=str(folder),
         objective=objective,
         rows=rows(objective, random),
         adapter=draw(st.sampled_from(ADAPTERS)),

@@ -18,6 +18,7 @@ from tests.contract.cases import SEED, Case, run
 from tests.contract.comparing import check, differences
 from tests.contract.drawing import cases
 from tests.contract.groups import Group
+from tests.contract.models import MODELS
 from tests.contract.oracle import oracle, targets
 
 DRAWN = settings(
@@ -51,29 +52,31 @@ def learns_in_each_step(case: Case) -> bool:
     return all(sum(targets(case.rows[i]) for i in ids) for ids in steps)
 
 
-def model_of(case: Case, folders: dict[str, Path]) -> str:
-    return next(name for name, folder in folders.items() if str(folder) == case.folder)
-
-
-@settings(DRAWN, max_examples=60)
+@pytest.mark.parametrize("name", MODELS)
+@settings(DRAWN, max_examples=12)
 @given(data=st.data())
-def test_one_process(data: st.DataObject, folders: dict[str, Path], seen: Seen) -> None:
-    case = data.draw(cases(folders, (1,)))
+def test_one_process(data: st.DataObject, name: str, folders: dict[str, Path], seen: Seen) -> None:
+    case = data.draw(cases(name, folders[name], (1,)))
     assume(learns_in_each_step(case))
     found = differences(run(case), oracle(case))
-    seen[f"{model_of(case, folders)}, one process"].append(found)
+    seen[name].append(found)
     check(found, case)
 
 
-@settings(DRAWN, max_examples=40)
+@pytest.mark.parametrize("name", MODELS)
+@settings(DRAWN, max_examples=8)
 @given(data=st.data())
 def test_ranks(
-    data: st.DataObject, folders: dict[str, Path], group: Callable[[int], Group], seen: Seen
+    data: st.DataObject,
+    name: str,
+    folders: dict[str, Path],
+    group: Callable[[int], Group],
+    seen: Seen,
 ) -> None:
-    case = data.draw(cases(folders, (2, 4)))
+    case = data.draw(cases(name, folders[name], (2, 4)))
     assume(learns_in_each_step(case))
     exact = oracle(case)
     of_ranks = [differences(ours, exact) for ours in group(case.world_size).run(case)]
     found = {key: max(one[key] for one in of_ranks) for key in of_ranks[0]}
-    seen[f"{model_of(case, folders)}, ranks"].append(found)
+    seen[name].append(found)
     check(found, case)
