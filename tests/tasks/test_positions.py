@@ -155,4 +155,6 @@ def test_smoothing_over_positions_is_refused(
     }
     assert report_errors(False, train_recipe, str(write_recipe(tmp_path, tree)), []) == 2
     message = capsys.readouterr().err
-    assert "error: train.label_smoothing_factor: 0.1 spreads the target over all tokens" in message
+    assert (
+        "train.label_smoothing_factor: 0.1: it would spread the target over all tokens" in message
+    )
