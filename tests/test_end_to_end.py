@@ -38,10 +38,15 @@ print(json.dumps({
 def train(folder: Path, tree: dict[str, Any], *overrides: str) -> Path:
     """`peftune train` in a process of its own; returns the run's folder."""
     (folder / "recipe.yaml").write_text(yaml.safe_dump(tree, sort_keys=False), encoding="utf-8")
-    command = [str(Path(sys.executable).parent / "peftune"), "train", "recipe.yaml", *overrides]
+    train_file(folder / "recipe.yaml", *overrides)
+    return Path(tree["output_dir"])
+
+
+def train_file(recipe: Path, *overrides: str) -> None:
+    command = [str(Path(sys.executable).parent / "peftune"), "train", recipe.name, *overrides]
+    folder = recipe.parent
     done = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-4000:]
-    return Path(tree["output_dir"])
 
 
 def opened(run: Path, base: str) -> dict[str, Any]:
@@ -97,8 +102,8 @@ def test_the_records_of_a_run(tmp_path: Path, recipe_tree: dict[str, Any]) -> No
 
 def test_the_resolved_recipe_repeats_the_run(tmp_path: Path, recipe_tree: dict[str, Any]) -> None:
     first = train(tmp_path, recipe_tree, "adapter.lora_dropout=0.2")
-    resolved = yaml.safe_load((first / "recipe.yaml").read_text(encoding="utf-8"))
-    second = train(tmp_path, {**resolved, "output_dir": str(tmp_path / "again")})
+    second = tmp_path / "again"
+    train_file(first / "recipe.yaml", f"output_dir={second}")
     ours, theirs = (load_file(run / "adapter_model.safetensors") for run in (first, second))
     assert all(ours[name].equal(theirs[name]) for name in ours | theirs)
     predictions = [(run / "predictions.jsonl").read_text() for run in (first, second)]
