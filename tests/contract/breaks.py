@@ -1,4 +1,5 @@
-"""Ways to break the contract, those of other trainers among them; each changes the loop it runs in."""
+"""Ways to change the loop: breaks of the contract, those of other trainers among them, and one way of
+padding that must change nothing."""
 
 from typing import Any
 
@@ -103,3 +104,20 @@ def number_packed_rows_through(patch: pytest.MonkeyPatch) -> None:
         return {**batch, "position_ids": torch.arange(batch["input_ids"].shape[1])[None]}
 
     patch.setattr(Batching, "concatenated", run_on)
+
+
+def pad_left(patch: pytest.MonkeyPatch) -> None:
+    """As generation does, with the positions that generation gives."""
+    collate = Batching.collate
+
+    def left(self: Batching, rows: Any) -> Any:
+        batch = collate(self, rows)
+        width = batch["input_ids"].shape[1]
+        gaps = [width - int(size) for size in batch["attention_mask"].sum(dim=1)]
+        moved = {
+            name: torch.stack([one.roll(gap) for one, gap in zip(x, gaps, strict=True)])
+            for name, x in batch.items()
+        }
+        return {**moved, "position_ids": (moved["attention_mask"].cumsum(dim=1) - 1).clamp(min=0)}
+
+    patch.setattr(Batching, "collate", left)

@@ -7,6 +7,7 @@ the batch of the validation. `pytest -s` shows how far they were apart at most.
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from tests.contract.cases import SEED, Case, run
 from tests.contract.comparing import check, differences
 from tests.contract.drawing import cases
 from tests.contract.groups import Group
-from tests.contract.models import MODELS
+from tests.contract.models import MODELS, save_model
 from tests.contract.oracle import oracle, targets
 
 DRAWN = settings(
@@ -80,3 +81,28 @@ def test_ranks(
     found = {key: max(one[key] for one in of_ranks) for key in of_ranks[0]}
     seen[name].append(found)
     check(found, case)
+
+
+@pytest.fixture(scope="module")
+def still_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Without dropout, whose places are counted from the left."""
+    model, config = MODELS["llama"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(MODELS, "llama", (model, {**config, "attention_dropout": 0.0}))
+        return save_model("llama", tmp_path_factory.mktemp("still"))
+
+
+@settings(DRAWN, max_examples=10)
+@given(data=st.data())
+def test_padding_on_the_left(data: st.DataObject, still_llama: Path, seen: Seen) -> None:
+    case = data.draw(cases("llama", still_llama, (1,)))
+    plain = {**case.train, "padding_free": False, "neftune_noise_alpha": None}
+    case = replace(case, train=plain, adapter={**case.adapter, **without_dropout(case)})
+    assume(case.objective == "causal" and learns_in_each_step(case))
+    found = differences(run(replace(case, broken="pad_left")), oracle(case))
+    seen["llama, padded on the left"].append(found)
+    check(found, case)
+
+
+def without_dropout(case: Case) -> dict[str, float]:
+    return {} if case.adapter["method"] == "ia3" else {"lora_dropout": 0.0}
