@@ -10,14 +10,8 @@ from tests.conftest import write_recipe
 from tests.launching import adapter_difference, largest_difference, launch, metrics
 
 LAYOUTS = ("cpu_ddp", "cpu_zero1", "cpu_zero2", "cpu_zero3", "cpu_fsdp2")
-QUANTIZED = [
-    (method, layout)
-    for method, layouts in (
-        ("bnb-nf4", ("cpu_ddp", "cpu_zero2", "cpu_zero3", "cpu_fsdp2")),
-        ("bnb-int8", ("cpu_ddp", "cpu_zero2", "cpu_zero3")),
-    )
-    for layout in layouts
-]
+# tests/contract has every engine with every method; here they go through launcher and command.
+QUANTIZED = (("bnb-nf4", "cpu_zero3"), ("bnb-int8", "cpu_zero2"))
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +108,7 @@ def other_class(
     return path, launch("cpu", path, path.parent / "cpu")
 
 
-@pytest.mark.parametrize("layout", ["cpu_ddp", "cpu_zero3"])
+@pytest.mark.parametrize("layout", ["cpu_zero3"])
 def test_no_class_of_model_feels_the_layout(layout: str, other_class: tuple[Path, Path]) -> None:
     path, alone = other_class
     run = launch(layout, path, path.parent / layout)
