@@ -133,7 +133,8 @@ def _choices(key: str) -> list[str]:
     section, _, name = key.partition(".")
     annotation = Recipe.model_fields[section].annotation
     if name:
-        kinds = [kind for kind in _flat(annotation) if issubclass(kind, Section)]
+        parts = [kind for kind in _flat(annotation) if isinstance(kind, type)]
+        kinds = [kind for kind in parts if issubclass(kind, Section)]
         fields = {key: field for kind in kinds for key, field in kind.model_fields.items()}
         annotation = fields[name].annotation if name in fields else None
     return [word for word in _flat(annotation) if isinstance(word, str)]

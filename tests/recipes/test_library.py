@@ -2,6 +2,7 @@
 
 import json
 import shlex
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -176,6 +177,10 @@ def both_quantized_logits(recipe: Recipe, run: Path) -> tuple[torch.Tensor, torc
 
 def auto_class_of(run: Path) -> Any:
     config = json.loads((run / "adapter_config.json").read_text())
+    if config["task_type"] is None:
+        # peft has no class of its own for it; the configuration names that of transformers.
+        mapping = config["auto_mapping"]
+        return import_module(mapping["parent_library"]).__dict__[mapping["base_model_class"]]
     (name,) = {o.auto_class for o in OBJECTIVES.values() if o.task_type == config["task_type"]}
     return modeling_auto.__dict__[name]
 
