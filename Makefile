@@ -10,8 +10,9 @@ export PATH := $(abspath $(BIN)):$(PATH)
 quickstart: install
 	accelerate launch peftune/run.py recipes/summarize.yaml
 
+# Two workers; a file's tests stay together, because they share what is dear to set up.
 test: install lint
-	pytest
+	pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: install
 	ruff check .

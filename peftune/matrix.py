@@ -7,6 +7,7 @@ unproven with the hardware that a proof needs, or green with the tests that prov
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
 from typing import Literal
 
@@ -57,7 +58,20 @@ class Grid:
             yield dict(zip(self.axes, values, strict=True))
 
     def rule(self, cell: Cell) -> Rule:
-        return next(rule for rule in self.rules if rule.fits(cell))
+        return self._judged[tuple(cell[axis] for axis in self.axes)]
+
+    @cached_property
+    def _judged(self) -> dict[tuple[str, ...], Rule]:
+        """Thousands of cells are compared with one another, so each is judged once."""
+        return {
+            tuple(cell.values()): next(rule for rule in self.rules if rule.fits(cell))
+            for cell in self.cells()
+        }
+
+    @cached_property
+    def green(self) -> list[Cell]:
+        """The green cells."""
+        return [cell for cell in self.cells() if self.rule(cell).state == "green"]
 
     def counts(self) -> Counter[State]:
         return Counter(self.rule(cell).state for cell in self.cells())
@@ -84,10 +98,9 @@ class Grid:
         """
 
         def possible(other: Cell) -> bool:
-            here = {**other, "device": cell["device"]}
-            return self.rule(other).state == "green" and self.rule(here).state != "refused"
+            return self.rule({**other, "device": cell["device"]}).state != "refused"
 
-        return min(filter(possible, self.cells()), key=lambda other: self._cost(cell, other))
+        return min(filter(possible, self.green), key=lambda other: self._cost(cell, other))
 
     def _cost(self, cell: Cell, other: Cell) -> float:
         """The axes that change, and a little for how far apart their values stand."""
