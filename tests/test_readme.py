@@ -168,7 +168,15 @@ def test_the_first_screen_has_the_three_commands() -> None:
     ("command", "work"),
     [
         ("make quickstart", ["accelerate launch peftune/run.py recipes/summarize.yaml"]),
-        ("make test", ["ruff check .", "ruff format --check .", "mypy", "pytest"]),
+        (
+            "make test",
+            [
+                "ruff check .",
+                "ruff format --check .",
+                "mypy",
+                "pytest -n 2 --dist loadfile --no-loadscope-reorder",
+            ],
+        ),
     ],
 )
 def test_make_does_its_own_set_up(command: str, work: list[str], tmp_path: Path) -> None:
