@@ -32,7 +32,7 @@ from peftune.records import read_json, write_json, write_text
 from peftune.resolved import resolved_yaml
 from peftune.selftest.perform import require_passed, selftest, write_results
 from peftune.training.checkpoint import prune_checkpoints, write_checkpoint
-from peftune.training.dropout import checkpoint_contexts, stop_layerdrop
+from peftune.training.dropout import checkpoint_contexts, draw_by_rows, has_layerdrop
 from peftune.training.loop import train
 from peftune.training.optimizer import build_optimizer
 from peftune.training.randomness import seed_initialisation
@@ -82,6 +82,7 @@ def adapted_model(context: Run) -> PeftModel:
     # A new head is drawn while loading; the adapter is the same with or without one.
     seed_initialisation(recipe.seed)
     model, new = load_frozen(recipe, head, device, context.launch.sharded)
+    draw_by_rows(model)
     if recipe.train.gradient_checkpointing:
         model.gradient_checkpointing_enable(
             {"use_reentrant": False, "context_fn": checkpoint_contexts}
@@ -143,7 +144,7 @@ def introduce(context: Run, engine: Engine, reporter: Reporter) -> None:
         f"{trainable:,} trainable parameters, {context.launch.engine} on {plan.world_size} "
         f"process(es), {plan.total_steps} steps of {plan.global_batch_size} rows"
     )
-    if stop_layerdrop(engine.module):
+    if has_layerdrop(engine.module):
         reporter.say("LayerDrop of this model is off: it would skip layers for whole batches")
 
 

@@ -11,7 +11,6 @@ from peftune.selftest.check import Finding
 from peftune.selftest.plain_loss import row_loss
 from peftune.selftest.trial import SEARCHED, Trial
 from peftune.training.draws import row_draws
-from peftune.training.dropout import shared_dropout
 from peftune.training.loop import Training, backpropagate, drawing_from, named_batch, to_device
 from peftune.training.loss import batch_nll_sum, count_targets, model_logits
 
@@ -66,7 +65,7 @@ def row_loss_of(small: Training, batch: Batch) -> tuple[torch.Tensor, int]:
     model, objective = small.engine.model, small.batching.objective
     model.train()
     draws = row_draws(small.seed, 0, batch)
-    with shared_dropout(small.engine.module), drawing_from(small, batch, draws):
+    with drawing_from(small, batch, draws):
         scores = model_logits(model, batch, objective)
     return row_loss(scores, batch["labels"], objective, small.section.label_smoothing_factor)
 

@@ -6,7 +6,7 @@ forward pass, place within the row), so a row is treated alike wherever it is co
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -32,6 +32,8 @@ class RowDraws:
     """Draws so far: the masks of one layer are not those of the next."""
     shared: bool = False
     """Whether what is drawn now belongs to no row."""
+    places: dict[tuple[tuple[int, ...], torch.Size], torch.Tensor] = field(default_factory=dict)
+    """By token axes and shape without rows, a number for each place: the same in every layer."""
 
     def uniform(self, like: torch.Tensor) -> torch.Tensor:
         """Numbers in [0, 1), float32 in the shape of `like`.
@@ -58,7 +60,10 @@ class RowDraws:
             _along(_as_int32(_mixed_int64(keys ^ part)), axes.key_axis, axes.shape)
             for part in (salt & ONES, salt >> 31)
         )
-        place = _places(axes, like.device)
+        kind = (axes.token_axes, axes.shape[1:])
+        if kind not in self.places:
+            self.places[kind] = _places(axes, like.device)
+        place = self.places[kind]
         return _mixed_int32(place * (increment | 1) + start).view(like.shape)
 
     def _axes(self, like: torch.Tensor) -> "Axes":

@@ -95,51 +95,54 @@ def has_dropout(model: PeftModel) -> bool:
     """Whether anything in the model drops values while training."""
     if any(module.p > 0 for module in model.modules() if isinstance(module, torch.nn.Dropout)):
         return True
+    # Some models read a probability from their configuration and have no module for it.
+    return _is_set(_config(model), "drop")
+
+
+def has_layerdrop(model: PeftModel) -> bool:
+    """Whether the model's own training skips layers, which `draw_by_rows` switched off."""
+    return _is_set(_config(model), "layerdrop")
+
+
+def _config(model: PeftModel) -> dict[str, Any]:
     base = model.get_base_model()
     assert isinstance(base, PreTrainedModel)
-    return _drops(base.config.to_dict())
+    return base.config.to_dict()
 
 
-def _drops(config: dict[str, Any]) -> bool:
-    """Some models read a probability from their configuration and have no module for it. Names may be
-    numbers, of labels."""
+def _is_set(config: dict[str, Any], word: str) -> bool:
+    """Whether a share whose name holds `word` is more than 0. Names may be numbers, of labels."""
     return any(
-        _drops(value)
+        _is_set(value, word)
         if isinstance(value, dict)
-        else "drop" in str(name) and isinstance(value, float) and value > 0
+        else word in str(name) and isinstance(value, float) and value > 0
         for name, value in config.items()
     )
 
 
-def stop_layerdrop(model: torch.nn.Module) -> bool:
-    """Switch LayerDrop off (Fan, Grave & Joulin 2019, arXiv:1909.11556), which skips a layer for a whole
-    batch and so cannot belong to rows. Returns whether it was on."""
-    dropping = [m for m in model.modules() if vars(m).get("layerdrop", 0.0) > 0.0]
-    for module in dropping:
-        vars(module)["layerdrop"] = 0.0
-    return bool(dropping)
+def draw_by_rows(model: torch.nn.Module) -> None:
+    """Prepare a loaded model for `dropout_from`, once.
 
-
-@contextmanager
-def shared_dropout(model: torch.nn.Module) -> Iterator[None]:
-    """Inside, dropout of what all rows of a step share draws one mask for the step."""
-
-    def mark(shared: bool) -> Callable[..., None]:
-        def set_mark(*_: Any) -> None:
-            draws = _active.get()
-            if draws is not None:
-                draws.shared = shared
-
-        return set_mark
-
+    LayerDrop (Fan, Grave & Joulin 2019, arXiv:1909.11556) skips a layer for a whole batch and so
+    cannot belong to rows: it is switched off. Dropout of what all rows of a step share draws one mask
+    for the step.
+    """
+    for module in model.modules():
+        if "layerdrop" in vars(module):
+            vars(module)["layerdrop"] = 0.0
     modules = dict(model.named_modules())
-    shared = [name for name in modules if name.endswith(f".{SHARED_DROPOUT}")]
-    hooks = [modules[name].register_forward_pre_hook(mark(True)) for name in shared]
-    # The positions go through adapted layers next; then weights are dropped, which are of rows again.
-    ends = [name.removesuffix(SHARED_DROPOUT) + "dropout" for name in shared]
-    hooks += [modules[name].register_forward_pre_hook(mark(False)) for name in ends]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
+    for name in modules:
+        if name.endswith(f".{SHARED_DROPOUT}"):
+            modules[name].register_forward_pre_hook(_mark_shared(True))
+            # The positions go through adapted layers next; the weights dropped then are of rows again.
+            following = modules[name.removesuffix(SHARED_DROPOUT) + "dropout"]
+            following.register_forward_pre_hook(_mark_shared(False))
+
+
+def _mark_shared(shared: bool) -> Callable[..., None]:
+    def mark(*_: Any) -> None:
+        draws = _active.get()
+        if draws is not None:
+            draws.shared = shared
+
+    return mark

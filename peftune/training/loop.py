@@ -20,7 +20,7 @@ from peftune.errors import TrainingError
 from peftune.objectives import ObjectiveName
 from peftune.plan import Plan
 from peftune.training.draws import RowDraws, row_draws
-from peftune.training.dropout import dropout_from, has_dropout, shared_dropout
+from peftune.training.dropout import dropout_from, has_dropout
 from peftune.training.loss import batch_nll_sum, count_targets
 from peftune.training.neftune import embedding_noise
 from peftune.training.optimizer import set_learning_rate
@@ -156,12 +156,11 @@ def accumulate(
     # Every engine averages gradients over ranks; the step wants their sum over all target tokens.
     scale = engine.ranks.world_size / target_tokens
     nll_sum = torch.zeros((), dtype=torch.float64)
-    with shared_dropout(engine.module):
-        for index, batch in enumerate(batches):
-            with engine.micro_batch(last=index == len(batches) - 1):
-                nll = training_nll_sum(training, batch, row_draws(training.seed, step, batch))
-                engine.backward(nll * scale)
-            nll_sum += nll.detach().double().cpu()
+    for index, batch in enumerate(batches):
+        with engine.micro_batch(last=index == len(batches) - 1):
+            nll = training_nll_sum(training, batch, row_draws(training.seed, step, batch))
+            engine.backward(nll * scale)
+        nll_sum += nll.detach().double().cpu()
     return nll_sum
 
 

@@ -22,7 +22,7 @@ from peftune.model.section import ModelSection
 from peftune.objectives import OBJECTIVES, ObjectiveName
 from peftune.plan import Plan, make_plan
 from peftune.quantization import QuantizationSection, dequantize_model
-from peftune.training.dropout import checkpoint_contexts
+from peftune.training.dropout import checkpoint_contexts, draw_by_rows
 from peftune.training.loop import Training, train
 from peftune.training.optimizer import build_optimizer
 from peftune.training.section import TrainSection
@@ -116,6 +116,7 @@ def adapted_model(case: Case, sharded: bool = False) -> PeftModel:
     if case.dequantized:
         dequantize_model(model)
         model.float()
+    draw_by_rows(model)
     if case.section.gradient_checkpointing:
         model.gradient_checkpointing_enable(
             {"use_reentrant": False, "context_fn": checkpoint_contexts}

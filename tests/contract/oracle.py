@@ -6,7 +6,7 @@ from peftune.adapters import parameter_groups
 from peftune.data.order import step_rows
 from peftune.data.rows import IGNORED, EncodedRow
 from peftune.training.draws import row_draws
-from peftune.training.dropout import dropout_from, shared_dropout
+from peftune.training.dropout import dropout_from
 from peftune.training.loss import model_logits
 from peftune.training.neftune import embedding_noise
 from peftune.training.schedule import learning_rate_factor
@@ -79,7 +79,6 @@ def _backward(
     sizes = torch.full((1, len(row.input_ids)), len(row.input_ids))
     embedding = model.get_input_embeddings()  # type: ignore[operator]
     with (
-        shared_dropout(model),
         embedding_noise(embedding, section.neftune_noise_alpha, sizes, draws),
         dropout_from(draws),
     ):
