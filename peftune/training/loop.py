@@ -166,10 +166,11 @@ def accumulate(
 
 def training_nll_sum(training: Training, batch: Batch, draws: RowDraws) -> torch.Tensor:
     """Summed loss of a micro-batch, its noise and dropout taken from `draws` alone."""
-    smoothing, before = training.section.label_smoothing_factor, torch.get_rng_state()
+    smoothing, device = training.section.label_smoothing_factor, training.engine.ranks.device
+    before = torch_streams(device)
     with drawing_from(training, batch, draws):
         nll = batch_nll_sum(training.engine.model, batch, training.batching.objective, smoothing)
-    require_no_other_draws(before)
+    require_no_other_draws(before, torch_streams(device))
     return nll
 
 
@@ -187,9 +188,15 @@ def drawing_from(training: Training, batch: Batch, draws: RowDraws) -> Iterator[
         yield
 
 
-def require_no_other_draws(before: torch.Tensor) -> None:
-    """Raise TrainingError when the forward pass drew from torch's own stream, state `before`."""
-    if not torch.equal(before, torch.get_rng_state()):
+def torch_streams(device: torch.device) -> list[torch.Tensor]:
+    """The states of torch's own random numbers that a forward pass could draw from."""
+    states = [torch.get_rng_state()]
+    return [*states, torch.cuda.get_rng_state(device)] if device.type == "cuda" else states
+
+
+def require_no_other_draws(before: list[torch.Tensor], after: list[torch.Tensor]) -> None:
+    """Raise TrainingError when a forward pass drew from torch's own streams."""
+    if not all(map(torch.equal, before, after)):
         raise TrainingError(
             "model.model_name_or_path: this model draws random numbers of its own while training, so "
             "its numbers would depend on the layout; set what is random (noise, jitter, layerdrop) to "

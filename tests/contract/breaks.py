@@ -75,7 +75,7 @@ def attend_to_padding(patch: pytest.MonkeyPatch) -> None:
 def draw_dropout_by_batch(patch: pytest.MonkeyPatch) -> None:
     """torch's own stream, as in every other trainer."""
     patch.setattr(RowDraws, "kept", lambda self, like, p: torch.rand(like.shape) >= p)
-    patch.setattr(loop, "require_no_other_draws", lambda before: None)
+    patch.setattr(loop, "require_no_other_draws", lambda before, after: None)
 
 
 def repeat_rows_for_even_batches(patch: pytest.MonkeyPatch) -> None:

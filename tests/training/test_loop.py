@@ -253,6 +253,15 @@ def test_a_gradient_that_is_no_number_stops_the_run_unless_fp16_skips_it(
     assert [record.grad_norm for record in steps(engine, section())] == [float("inf")] * 3
 
 
+def test_a_model_that_draws_for_itself_stops_the_run(base: PeftModel) -> None:
+    """Noise of a router, say: it would depend on the layout."""
+    engine = engine_of(base, section())
+    head = engine.module.get_output_embeddings()
+    head.register_forward_hook(lambda module, inputs, output: output + 0.01 * torch.rand(1))
+    with pytest.raises(TrainingError, match=r"draws random numbers of its own while training"):
+        next(steps(engine, section()))
+
+
 def held_out(engine: Ddp) -> float:
     return held_out_loss(engine, ROWS[:7], CAUSAL, 4).loss
 
