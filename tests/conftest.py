@@ -265,12 +265,11 @@ def models(tmp_path_factory: pytest.TempPathFactory, model_folder: Path) -> dict
     return folders
 
 
-@pytest.fixture
-def recipe_tree(model_folder: Path, data_folder: Path, tmp_path: Path) -> dict[str, Any]:
-    """A small valid recipe as nested dicts; tests change it and write it with `write_recipe`."""
+def summary_tree(model_folder: Path, data_folder: Path) -> dict[str, Any]:
+    """A small valid recipe as nested dicts, but for its output folder."""
     return {
         "task": "summarize",
-        "output_dir": str(tmp_path / "run"),
+        "output_dir": "unused",
         "seed": 3,
         "model": {"model_name_or_path": str(model_folder), "dtype": "float32"},
         "data": {
@@ -289,6 +288,12 @@ def recipe_tree(model_folder: Path, data_folder: Path, tmp_path: Path) -> dict[s
         },
         "evaluation": {"max_new_tokens": 4},
     }
+
+
+@pytest.fixture
+def recipe_tree(model_folder: Path, data_folder: Path, tmp_path: Path) -> dict[str, Any]:
+    """A small valid recipe as nested dicts; tests change it and write it with `write_recipe`."""
+    return summary_tree(model_folder, data_folder) | {"output_dir": str(tmp_path / "run")}
 
 
 def write_recipe(folder: Path, tree: dict[str, Any]) -> Path:

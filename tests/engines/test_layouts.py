@@ -1,12 +1,11 @@
 """The same recipe on every CPU launcher file: the same numbers, the same adapter."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
-from tests.conftest import write_recipe
+from tests.conftest import summary_tree, write_recipe
 from tests.launching import adapter_difference, largest_difference, launch, metrics
 
 LAYOUTS = ("cpu_ddp", "cpu_zero1", "cpu_zero2", "cpu_zero3", "cpu_fsdp2")
@@ -17,30 +16,15 @@ QUANTIZED = (("bnb-nf4", "cpu_zero3"), ("bnb-int8", "cpu_zero2"))
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory: pytest.TempPathFactory, model_folder: Path, data_folder: Path) -> Path:
     """20 fp32 steps over five short last batches, with a validation in the middle."""
-    tree: dict[str, Any] = {
-        "task": "summarize",
-        "output_dir": "unused",
-        "seed": 3,
-        "model": {"model_name_or_path": str(model_folder), "dtype": "float32"},
-        "data": {
-            "path": str(data_folder),
-            "columns": {"completion": "summary"},
-            "prompt_template": "{dialogue}\nSummary:",
-            "max_length": 128,
-            "max_train_samples": 37,
-        },
-        "adapter": {"method": "lora", "r": 4, "lora_alpha": 8},
-        "train": {
-            "per_device_train_batch_size": 2,
-            "global_batch_size": 8,
-            "max_steps": 20,
-            "learning_rate": 3.0e-3,
-            "max_grad_norm": 0.1,
-            "eval_steps": 7,
-        },
-        "evaluation": {"max_new_tokens": 4},
-        "export": {"merge": False},
+    tree = summary_tree(model_folder, data_folder)
+    tree["data"]["max_train_samples"] = 37
+    tree["train"] |= {
+        "max_steps": 20,
+        "learning_rate": 3.0e-3,
+        "max_grad_norm": 0.1,
+        "eval_steps": 7,
     }
+    tree["export"] = {"merge": False}
     return write_recipe(tmp_path_factory.mktemp("layouts"), tree)
 
 
