@@ -30,6 +30,7 @@ from peftune.model.positions import positions
 from peftune.objectives import OBJECTIVES, Objective
 from peftune.plan import Plan, make_plan
 from peftune.recipe import Recipe
+from peftune.reported import read_report, report_file, write_report
 from peftune.tasks import TASKS
 from peftune.unread import (
     BY_DATA,
@@ -50,6 +51,8 @@ class Prepared:
     head: Head
     batching: Batching
     rows: Mapping[Split, StoredRows]
+    stores: Mapping[Split, str]
+    """For each split the name that says what its tokens were made from."""
     reports: Mapping[Split, SplitReport]
     test_examples: Sequence[Example]
     """The test rows as text, in the order of the source."""
@@ -106,6 +109,7 @@ def prepare_data(recipe: Recipe, shows: bool = False) -> Prepared:
         head=head,
         batching=_batching(recipe, head, tokenizer, config),
         rows={split: checked[split][0] if split in checked else StoredRows([]) for split in SPLITS},
+        stores={split: encoded.folder.name for split, encoded in splits.items()},
         reports=reports,
         test_examples=_test_examples(tables, reading),
         forced_first_token=forced_first_token(tokenizer, section),
@@ -231,8 +235,18 @@ def plan_recipe(recipe: Recipe, world_size: int) -> Plan:
 
 
 def report_data(recipe: Recipe) -> dict[str, Any]:
-    """`peftune prepare`: make the tokens of every split, check them, and say what became of the rows."""
-    return data_report(prepare_data(recipe, shows=True).reports)
+    """`peftune prepare`: make the tokens of every split, check them, and say what became of the rows.
+
+    Where nothing has changed since the last time, that is read from disk.
+    """
+    known = report_file(recipe)
+    before = read_report(known)
+    if before is not None:
+        return before
+    prepared = prepare_data(recipe, shows=True)
+    report = data_report(prepared.reports)
+    write_report(known, report, prepared.stores.values())
+    return report
 
 
 def preview_recipe(recipe: Recipe, count: int, html: Path | None) -> list[Any]:

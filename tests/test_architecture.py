@@ -19,6 +19,7 @@ LEVELS = {
     "context": 5,
     "measurement": 5,
     "preparation": 5,
+    "reported": 5,
     "compatibility": 5,
     "combination": 5,
     "recipe": 4,
@@ -42,6 +43,7 @@ LEVELS = {
     "errors": 0,
     "section": 0,
     "records": 0,
+    "fingerprints": 0,
     "foreign_names": 0,
     "objectives": 0,
     "embedded": 0,
@@ -58,6 +60,7 @@ TOGETHER = {
     ("combination", "compatibility"),
     ("context", "preparation"),
     ("context", "measurement"),
+    ("preparation", "reported"),
 }
 # Lists of words and sentences, not logic.
 WORD_TABLES = ("vocabulary", "scenarios_")

@@ -69,7 +69,8 @@ def cache_folder() -> Path:
     return Path(os.environ.get(CACHE_VARIABLE) or "~/.cache/peftune").expanduser()
 
 
-def _made_folder(folder: Path) -> Path:
+def made_folder(folder: Path) -> Path:
+    """The folder, made where it is missing. Raises DataError where that cannot be."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -87,7 +88,7 @@ def encode_split(table: Table, job: SplitJob, title: str, shows: bool) -> Encode
     that is whole is never made again, so an interrupted preparation goes on where it was. Raises
     DataError for rows that cannot be read at all and templates that cannot be used.
     """
-    folder = _made_folder(cache_folder() / split_key(table, job))
+    folder = made_folder(cache_folder() / split_key(table, job))
     manifest = folder / "manifest.json"
     if not manifest.is_file():
         with FileLock(folder / ".lock"):
@@ -105,7 +106,7 @@ def counted_labels(table: Table, reading: Reading) -> LabelCounts:
     section = reading.section.model_dump(mode="json", exclude=WHERE_NOT_WHAT)
     identity = json.dumps([FORMAT, __version__, table.fingerprint(), section], sort_keys=True)
     name = f"{hashlib.sha256(identity.encode()).hexdigest()}.json"
-    file = _made_folder(cache_folder() / "labels") / name
+    file = made_folder(cache_folder() / "labels") / name
     if not file.is_file():
         write_json(file, vars(_counted(table, reading)))
     return LabelCounts(**read_json(file))

@@ -189,7 +189,8 @@ def unknown_tokens(ledger: Ledger, split: Split, table: Table) -> list[Finding]:
 def duplicate_rows(ledger: Ledger, table: Table) -> list[Finding]:
     """Training rows that say the same as an earlier one, letter for letter."""
     whole = ledger["whole"]
-    if len(np.unique(whole)) == len(whole):  # a tenth of the time of finding out which ones repeat
+    ordered = np.sort(whole)
+    if not (ordered[1:] == ordered[:-1]).any():  # far quicker than finding out which ones repeat
         return []
     _, first, inverse = np.unique(whole, return_index=True, return_inverse=True)
     earlier = first[inverse]

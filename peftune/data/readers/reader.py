@@ -7,12 +7,12 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from hashlib import file_digest
 from pathlib import Path
 from typing import IO, Any, NamedTuple, Protocol
 
 from peftune.data.table import Piece, PlacedRow, digest
 from peftune.errors import DataError
+from peftune.fingerprints import file_sha256
 
 COMPRESSIONS: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 
@@ -70,8 +70,7 @@ class File:
     def fingerprint(self) -> str:
         """SHA-256 of the bytes; of a remote file what its server says about its content."""
         if not self.remote:
-            with Path(self.path).open("rb") as opened:
-                return file_digest(opened, "sha256").hexdigest()
+            return file_sha256(Path(self.path))
         import fsspec
 
         system, path = fsspec.core.url_to_fs(self.path)
