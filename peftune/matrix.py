@@ -115,11 +115,15 @@ class Grid:
 
 
 def _cell_tests(cell: Cell) -> tuple[str, ...]:
-    """Training is compared with one process; a merge starts from what one process would have saved."""
+    """Training is compared with one process; resuming and merging start from what one would have saved."""
     parts = [cell[axis] for axis in ("quantization", "adapter", "model_class")]
-    trains = f"{TESTS}::test_trains[{'-'.join([cell['engine'], *parts])}]"
-    merges = f"{TESTS}::test_merges[{'-'.join(parts)}]"
-    return (trains,) if cell["action"] == "train" else (trains, merges)
+    computed, saved = "-".join([cell["engine"], *parts]), "-".join(parts)
+    trains = f"{TESTS}::test_trains[{computed}]"
+    more = {
+        "resume": f"{TESTS}::test_resumes[{computed}]",
+        "merge": f"{TESTS}::test_merges[{saved}]",
+    }
+    return (trains, *(test for action, test in more.items() if action == cell["action"]))
 
 
 def _setting_tests(cell: Cell) -> tuple[str, ...]:
@@ -152,7 +156,6 @@ MATRIX = Grid(
         "action": ("train", "resume", "merge"),
     },
     rules=(
-        Rule("refused", {"action": ("resume",)}, "is not built yet", "action"),
         Rule(
             "refused",
             {**EXPERTS, "quantization": QUANTIZED},

@@ -19,6 +19,14 @@ from peftune.engines.engine import (
     trainable_parameters,
 )
 from peftune.engines.launch import Launch
+from peftune.engines.optimizer_state import (
+    Tensors,
+    by_parameter,
+    load_scale,
+    moment_name,
+    on_cpu,
+    scale_state,
+)
 from peftune.engines.ranks import Ranks
 
 
@@ -93,6 +101,62 @@ class DeepSpeedZero:
         if scaler is not None:
             scaler.load_state_dict(torch.amp.GradScaler(self.ranks.device.type).state_dict())
 
+    def optimizer_state(self) -> Tensors:
+        from deepspeed.utils import safe_get_full_optimizer_state
+
+        found = {}
+        kept = self._kept_state()
+        for name, parameter in trainable_parameters(self.module) if kept else ():
+            for moment, value in kept.items():
+                whole = (
+                    value if value.dim() == 0 else safe_get_full_optimizer_state(parameter, moment)
+                )
+                if self.ranks.is_main:
+                    found[moment_name(name, moment)] = on_cpu(whole)
+        scaler = self.optimizer.torch_autocast_gradscaler
+        return found | scale_state(scaler) if self.ranks.is_main else {}
+
+    @torch.no_grad()
+    def load_optimizer_state(self, state: Tensors) -> None:
+        from deepspeed.utils import safe_set_full_optimizer_state, safe_set_local_optimizer_state
+
+        pieces = by_parameter(state)
+        if pieces:
+            self._make_state(next(iter(pieces.values())))
+        for name, parameter in trainable_parameters(self.module) if pieces else ():
+            for moment, value in pieces[name].items():
+                if value.dim() == 0:
+                    continue
+                if self.stage < 3:
+                    safe_set_full_optimizer_state(parameter, value, moment)
+                else:
+                    # The setter of whole tensors fails where the last shard is padded.
+                    part = own_shard(value, vars(parameter)["ds_tensor"].numel(), self.ranks)
+                    safe_set_local_optimizer_state(parameter, part, moment)
+        load_scale(self.optimizer.torch_autocast_gradscaler, state)
+
+    def _flat_parameters(self) -> list[torch.Tensor]:
+        """What the optimizer inside DeepSpeed's steps on: this rank's part of each group."""
+        if self.stage < 3:
+            return list(self.optimizer.single_partition_of_fp32_groups)
+        return list(self.optimizer.fp32_partitioned_groups_flat)
+
+    def _kept_state(self) -> dict[str, torch.Tensor]:
+        """The state of the first group; the others have the same kinds of pieces, in the same step."""
+        return dict(self.optimizer.optimizer.state.get(self._flat_parameters()[0], {}))
+
+    def _make_state(self, like: Tensors) -> None:
+        """State of zeros in the step of `like`, one parameter's, where no step has made any yet."""
+        for flat in self._flat_parameters():
+            kept = self.optimizer.optimizer.state[flat]
+            for moment, value in like.items():
+                if value.dim() > 0:
+                    kept.setdefault(moment, torch.zeros_like(flat))
+                else:
+                    kept.setdefault(moment, torch.zeros_like(value)).copy_(value)
+        if self.stage < 3:
+            self.optimizer._lazy_init_hp_params_optimizer_state()
+
     def frozen_weights(self) -> Iterator[tuple[str, torch.Tensor]]:
         for name, parameter in frozen_parameters(self.module):
             # What stage 3 leaves in the parameter itself may be empty.
@@ -106,6 +170,13 @@ class DeepSpeedZero:
         from deepspeed import zero
 
         return zero.GatheredParameters(parameters, modifier_rank=modifier_rank)
+
+
+def own_shard(value: torch.Tensor, size: int, ranks: Ranks) -> torch.Tensor:
+    """The part of a whole tensor that stage 3 keeps on this rank, flat, its padding zero."""
+    padded = value.new_zeros(size * ranks.world_size)
+    padded[: value.numel()] = value.flatten()
+    return padded[size * ranks.rank :][:size]
 
 
 def zero_config(launched: dict[str, Any], shape: StepShape) -> dict[str, Any]:

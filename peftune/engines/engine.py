@@ -67,6 +67,14 @@ class Engine(Protocol):
         """Go back, bit for bit, to the trainable parameters `initial` and to an optimizer that has taken
         no step. Call it after `step`, not between `backward` and `step`; a collective."""
 
+    def optimizer_state(self) -> dict[str, torch.Tensor]:
+        """Full optimizer state by the names of `optimizer_state.py`, and in fp16 the loss scale: on the
+        CPU of rank 0, empty on the others, and empty before the first step; a collective."""
+
+    def load_optimizer_state(self, state: dict[str, torch.Tensor]) -> None:
+        """Take over what `optimizer_state` gave, of this or another engine, whole on every rank. Call it
+        after `restart`; a collective."""
+
     def frozen_weights(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Name and this rank's part of every weight that does not learn."""
 

@@ -61,13 +61,16 @@ class Training:
         return has_dropout(self.engine.module)
 
 
-def train(training: Training) -> Iterator[StepRecord]:
+def train(training: Training, first_step: int = 0) -> Iterator[StepRecord]:
     """Yield a StepRecord after each optimizer step; the caller logs, validates and saves in between.
+
+    With the state after `first_step` steps in the engine it goes on from there, at once: what a step
+    computes follows from the seed and its number alone.
 
     Raises TrainingError, on every rank alike, when a loss or gradient norm is not finite.
     """
     engine, plan = training.engine, training.plan
-    for step in range(plan.total_steps):
+    for step in range(first_step, plan.total_steps):
         factor = learning_rate_factor(
             step,
             shape=training.section.lr_scheduler_type,

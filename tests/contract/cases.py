@@ -54,6 +54,12 @@ class Case:
     attention: str = "sdpa"
     evaluates: bool = False
     """Whether a validation stands after every step."""
+    finished_steps: int = 0
+    """Steps that another layout has taken."""
+    state: tuple[Tensors, Tensors] | None = None
+    """What it left: trainable parameters and optimizer state."""
+    last_step: int | None = None
+    """Where to stop before the end."""
     broken: str = ""
     """A function of breaks.py that changes the loop first."""
 
@@ -97,6 +103,10 @@ class Outcome:
     held_out: list[float] = field(default_factory=list)
     """The loss of all rows, at the end, and after every step if the case evaluates."""
     adapter: Tensors = field(default_factory=dict)
+    moments: Tensors = field(default_factory=dict)
+    """The optimizer's state, on rank 0."""
+    taken_over: Tensors = field(default_factory=dict)
+    """The same right after a state was loaded."""
 
 
 def adapted_model(case: Case, sharded: bool = False) -> PeftModel:
@@ -190,12 +200,20 @@ def _run(case: Case, rank: int) -> Outcome:
 
     engine.step = recorded  # type: ignore[method-assign]
     training = Training(engine, case.rows, case.batching, case.section, case.plan, SEED)
-    for record in train(training):
+    if case.state is not None:
+        parameters, moments = case.state
+        engine.restart(parameters)
+        engine.load_optimizer_state(moments)
+        outcome.taken_over = engine.optimizer_state()
+    for record in train(training, case.finished_steps):
         outcome.losses.append(record.loss)
         outcome.norms.append(record.grad_norm)
         outcome.targets.append(record.target_tokens)
         if case.evaluates or record.step == case.plan.total_steps:
             held_out = held_out_loss(engine, case.rows, case.batching, case.eval_batch)
             outcome.held_out.append(held_out.loss)
+        if record.step == case.last_step:
+            break
     outcome.adapter = engine.trainable_state()
+    outcome.moments = engine.optimizer_state()
     return outcome

@@ -30,7 +30,7 @@ from peftune.quantization import QuantizationSection
 from peftune.training.loss import learnt, model_logits
 from tests.contract import models
 from tests.contract.cases import LABELS, PAD, Case, Outcome, Tensors, adapted_model, adapter_of, run
-from tests.contract.comparing import TOLERANCE, differences, largest
+from tests.contract.comparing import TOLERANCE, apart, differences, largest
 from tests.contract.groups import Group
 from tests.contract.oracle import oracle
 
@@ -160,6 +160,37 @@ def test_trains(cell: Cell, bases: Any, exact: Any, group: Ranks) -> None:
         assert max(found["loss"], found["held-out loss"]) < TOLERANCE, found
         assert max(found["gradient norm"], found["gradients"]) < GRADIENT_TOLERANCE, found
         assert all(torch.isfinite(tensor).all() for tensor in ours.adapter.values())
+
+
+@pytest.fixture(scope="module")
+def begun(bases: dict[str, str]) -> Callable[[Cell], tuple[Case, Outcome]]:
+    """What one process has reached after the first of two steps, and what it finds in the second."""
+
+    @cache
+    def of(quantization: str, adapter: str, model_class: str) -> tuple[Case, Outcome]:
+        cell = {"quantization": quantization, "adapter": adapter, "model_class": model_class}
+        case = case_of({"engine": "single", **cell}, bases, max_steps=2)
+        first = run(replace(case, last_step=1))
+        reached = replace(case, finished_steps=1, state=(first.adapter, first.moments))
+        return reached, run(case)
+
+    return lambda cell: of(*(cell[axis] for axis in MERGED))
+
+
+@pytest.mark.parametrize("cell", green(MATRIX, CELL, action="resume"))
+def test_resumes(cell: Cell, bases: Any, begun: Any, group: Ranks) -> None:
+    """From the checkpoint of one process: the state arrives whole, and the next step is the same."""
+    reached, undisturbed = begun(cell)
+    case = case_of(cell, bases, max_steps=2)
+    case = replace(case, finished_steps=1, state=reached.state)
+    outcomes = [run(case)] if case.world_size == 1 else group(case.world_size).run(case)
+    assert outcomes[0].taken_over.keys() == reached.state[1].keys()
+    for name, value in outcomes[0].taken_over.items():
+        assert torch.equal(value, reached.state[1][name]), name
+    for ours in outcomes:
+        assert largest([(ours.losses[0], undisturbed.losses[1])]) < TOLERANCE
+        assert largest([(ours.norms[0], undisturbed.norms[1])]) < GRADIENT_TOLERANCE
+        assert apart(ours.adapter, undisturbed.adapter) < GRADIENT_TOLERANCE
 
 
 @pytest.mark.parametrize("cell", green(MATRIX, MERGED, action="merge"))
