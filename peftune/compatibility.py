@@ -4,6 +4,7 @@ import os
 import tempfile
 from pathlib import Path
 
+from peftune.checkpoint.folder import checkpoint_steps
 from peftune.combination import check_combination
 from peftune.data.roles import check_roles
 from peftune.engines.launch import Claim, Launch
@@ -16,7 +17,8 @@ from peftune.resolved import origins, typed
 from peftune.tasks import TASKS
 from peftune.unread import BY_RECIPE, refuse_unread
 
-RUN_MARK = "recipe.yaml"
+RUN_MARK, FINISHED = "recipe.yaml", "all_results.json"
+"""What is written first into a run's folder, and what last."""
 
 
 def check_recipe(recipe: Recipe, launch: Launch) -> None:
@@ -33,7 +35,7 @@ def check_recipe(recipe: Recipe, launch: Launch) -> None:
     _check_trackers(recipe)
     check_roles(recipe.data, TASKS[recipe.task].roles)
     check_model_files(recipe.model)
-    check_output_folder(recipe)
+    check_output_folder(recipe, launch.restarts > 0)
 
 
 def check_claims(recipe: Recipe, launch: Launch) -> None:
@@ -80,14 +82,14 @@ def _check_trackers(recipe: Recipe) -> None:
             )
 
 
-def check_output_folder(recipe: Recipe) -> None:
-    """The output folder must be new or empty, or hold an earlier run that may be replaced."""
+def check_output_folder(recipe: Recipe, restarted: bool) -> None:
+    """The output folder must be new or empty, or hold a run that may go on or be replaced."""
     folder = Path(recipe.output_dir)
     # os.path answers False for a place that may not be looked into, where pathlib raises.
     if os.path.isfile(folder):
         raise RecipeError(f"output_dir: {recipe.output_dir!r} is a file; name a folder.")
-    if os.path.isdir(folder) and any(folder.iterdir()):
-        _check_replaceable(recipe, folder)
+    if os.path.isdir(folder) and _holds_something(folder):
+        _check_run(recipe, folder, restarted)
     parent = next(place for place in folder.absolute().parents if os.path.exists(place))
     try:
         # Permission bits do not tell: root, full disks and read-only mounts all have their own way.
@@ -99,14 +101,35 @@ def check_output_folder(recipe: Recipe) -> None:
         ) from error
 
 
-def _check_replaceable(recipe: Recipe, folder: Path) -> None:
-    if not recipe.overwrite_output_dir:
+def _holds_something(folder: Path) -> bool:
+    """A run that was killed over its first file has left nothing."""
+    return any(path.name != f"{RUN_MARK}.partial" for path in folder.iterdir())
+
+
+def _check_run(recipe: Recipe, folder: Path, restarted: bool) -> None:
+    wanted, is_run = recipe.resume.checkpoint, (folder / RUN_MARK).is_file()
+    if is_run and (wanted or recipe.overwrite_output_dir or restarted):
+        return
+    if is_run:
+        raise RecipeError(f"output_dir: {recipe.output_dir!r} {_held(folder)}")
+    if not wanted and not recipe.overwrite_output_dir:
         raise RecipeError(
-            f"output_dir: {recipe.output_dir!r} is not empty. Name another folder, or set "
-            "overwrite_output_dir: true to replace the run in it."
+            f"output_dir: {recipe.output_dir!r} is not empty and holds no run of peftune; name "
+            "another folder."
         )
-    if not (folder / RUN_MARK).is_file():
-        raise RecipeError(
-            f"overwrite_output_dir: {recipe.output_dir!r} holds no earlier run of peftune and is "
-            "left alone; name another folder."
-        )
+    key = f"resume: {wanted}" if wanted else "overwrite_output_dir"
+    raise RecipeError(
+        f"{key}: {recipe.output_dir!r} holds no earlier run of peftune and is left alone; name "
+        "another folder."
+    )
+
+
+def _held(folder: Path) -> str:
+    if (folder / FINISHED).is_file():
+        return "holds a finished run. Name another folder, or replace it with overwrite_output_dir: true."
+    steps = checkpoint_steps(folder)
+    newest = f"its newest checkpoint is checkpoint-{steps[-1]}" if steps else "without a checkpoint"
+    return (
+        f"holds a run that has not finished, {newest}. Go on with resume: auto, or start again with "
+        "overwrite_output_dir: true."
+    )

@@ -1,5 +1,6 @@
 """What every stage of one run shares."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from peftune.engines.ranks import Ranks
 from peftune.plan import Plan
 from peftune.preparation import Prepared
 from peftune.recipe import Recipe
-from peftune.training.loop import Training
+from peftune.training.loop import Asks, Training
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Run:
     plan: Plan
     folder: Path
 
-    def training(self, engine: Engine) -> Training:
+    def training(self, engine: Engine, asks: Callable[[], Asks] = Asks) -> Training:
         """What the train loop needs of a run."""
-        rows, recipe = self.prepared.rows["train"], self.recipe
-        return Training(engine, rows, self.prepared.batching, recipe.train, self.plan, recipe.seed)
+        rows, recipe, batching = self.prepared.rows["train"], self.recipe, self.prepared.batching
+        return Training(engine, rows, batching, recipe.train, self.plan, recipe.seed, asks)

@@ -28,6 +28,20 @@ class LaunchError(RecipeError):
     """The launcher's configuration does not fit the recipe or this machine."""
 
 
+class CheckpointError(RecipeError):
+    """A checkpoint cannot be used, or belongs to another run."""
+
+
+class StorageError(PeftuneError):
+    """Something could not be written: no space, no permission, or the disk is gone."""
+
+
+class Interrupted(PeftuneError):
+    """Training was asked to stop and can go on later; schedulers requeue on this exit code."""
+
+    exit_code = 75  # EX_TEMPFAIL of sysexits.h
+
+
 class TrainingError(PeftuneError):
     """Training stopped because a number stopped making sense."""
 

@@ -115,7 +115,7 @@ class Grid:
 
 
 def _cell_tests(cell: Cell) -> tuple[str, ...]:
-    """Training is compared with one process; resuming and merging start from what one would have saved."""
+    """Training is compared with one process; the others start from what one would have saved."""
     parts = [cell[axis] for axis in ("quantization", "adapter", "model_class")]
     computed, saved = "-".join([cell["engine"], *parts]), "-".join(parts)
     trains = f"{TESTS}::test_trains[{computed}]"

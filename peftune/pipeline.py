@@ -1,12 +1,12 @@
 """The stages of a run in order."""
 
-import math
 import os
-import shutil
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from functools import partial
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import torch
@@ -15,52 +15,82 @@ from rich.console import Console
 
 from peftune.adapters import attach, parameter_groups
 from peftune.artefacts import load_frozen, write_adapter, write_card, write_merged, write_tokenizer
+from peftune.checkpoint.folder import checkpoint_steps
 from peftune.combination import check_machine
-from peftune.compatibility import RUN_MARK
+from peftune.compatibility import FINISHED
 from peftune.context import Run
-from peftune.data.report import data_report
 from peftune.engines import prepare
 from peftune.engines.engine import Engine, StepShape
 from peftune.engines.launch import Launch, check_device
 from peftune.engines.ranks import joined_ranks
-from peftune.environment import versions
-from peftune.errors import TrainingError
+from peftune.errors import StorageError
+from peftune.evaluation.evaluate import Measurement
+from peftune.fitting import TRAIN_RESULTS, Fit, fit
 from peftune.measurement import EVAL_RESULTS, measure, report_results
 from peftune.preparation import plan_for, prepare_data
 from peftune.recipe import Recipe
-from peftune.records import read_json, write_json, write_text
-from peftune.resolved import resolved_yaml
+from peftune.records import read_json, write_json
+from peftune.resuming import (
+    Beginning,
+    beginning,
+    identity_of,
+    keep_base,
+    kept_base,
+    open_folder,
+    restore,
+)
 from peftune.selftest.perform import require_passed, selftest, write_results
-from peftune.training.checkpoint import prune_checkpoints, write_checkpoint
+from peftune.signals import Signals
 from peftune.training.dropout import checkpoint_contexts, draw_by_rows, has_layerdrop
-from peftune.training.loop import train
 from peftune.training.optimizer import build_optimizer
 from peftune.training.randomness import seed_initialisation
 from peftune.training.reporting import Reporter
-from peftune.training.selection import Selection, is_due
-from peftune.training.validation import held_out_loss
-
-TRAIN_RESULTS = "train_results.json"
-DATA_REPORT = "data_report.json"
+from peftune.training.tracking import resumed_arguments, tracker_ids
 
 
 def run(recipe: Recipe, launch: Launch) -> None:
-    """Train, evaluate and write everything the recipe asks for."""
-    check_device(launch, torch.cuda.device_count())
-    check_machine(recipe, launch, torch.cuda.device_count())
-    prepared = prepare_data(recipe, shows=launch.rank == 0)
-    plan = plan_for(recipe, len(prepared.rows["train"]), launch.world_size)
+    """Train, evaluate and write everything the recipe asks for, or what is left of it.
+
+    Raises Interrupted when a signal or `train.max_hours` stops it before the end.
+    """
+    started = time.monotonic()
     folder = Path(recipe.output_dir)
-    with joined_ranks(launch, recipe.train.report_to, str(folder)) as ranks:
-        run_on_ranks(Run(recipe, launch, ranks, prepared, plan, folder))
+    with Signals() as signals, naming_the_checkpoint(folder):
+        check_device(launch, torch.cuda.device_count())
+        check_machine(recipe, launch, torch.cuda.device_count())
+        prepared = prepare_data(recipe, shows=launch.rank == 0)
+        plan = plan_for(recipe, len(prepared.rows["train"]), launch.world_size)
+        with joined_ranks(launch, recipe.train.report_to, str(folder)) as ranks:
+            context = Run(recipe, launch, ranks, prepared, plan, folder)
+            run_on_ranks(context, signals, started)
 
 
-def run_on_ranks(context: Run) -> None:
+@contextmanager
+def naming_the_checkpoint(folder: Path) -> Iterator[None]:
+    """A disk that takes nothing more leaves the last checkpoint whole, and the message says which."""
+    try:
+        yield
+    except StorageError as error:
+        steps = checkpoint_steps(folder) if folder.is_dir() else []
+        kept = f"The last good checkpoint is {folder / f'checkpoint-{steps[-1]}'}." if steps else ""
+        raise StorageError(f"{error} {kept}".strip()) from error
+
+
+def run_on_ranks(context: Run, signals: Signals, started: float) -> None:
     """The part of a run that all ranks take together."""
+    identity = identity_of(context)
+    start = context.ranks.from_main(lambda: beginning(context, identity))
+    console = Console(stderr=True, quiet=not context.ranks.is_main, markup=False, emoji=False)
+    for note in start.notes:
+        console.print(note, highlight=False, soft_wrap=True)
+    if start.finished:
+        return
+    if context.ranks.is_main:
+        Thread(target=identity, name="identity", daemon=True).start()
     engine = start_engine(context, adapted_model(context))
-    open_folder(context)
+    open_folder(context, start)
     with (
-        trackers(context) as track,
+        trackers(context, start) as track,
         Reporter(
             context.ranks.is_main, context.folder, context.plan, context.recipe.train, track
         ) as reporter,
@@ -68,11 +98,23 @@ def run_on_ranks(context: Run) -> None:
         introduce(context, engine, reporter)
         initial = engine.trainable_state()
         rehearse(context, engine, reporter, initial)
-        base = measure(context, engine)
-        fit(context, engine, reporter, initial)
+        base = measured_base(context, engine, start)
+        ids = partial(tracker_ids, context.ranks.accelerator)
+        job = Fit(context, engine, reporter, initial, identity, signals, started, ids)
+        fit(job, restore(context, engine, reporter, start, initial))
         save(context, engine, initial)
         report_results(context, base, measure(context, engine), reporter)
         merge_and_describe(context, reporter)
+
+
+def measured_base(context: Run, engine: Engine, start: Beginning) -> Measurement | None:
+    """The base model's numbers, measured or kept from before."""
+    kept = context.ranks.from_main(lambda: kept_base(context, start))
+    if kept is not None:
+        return kept
+    base = measure(context, engine)
+    keep_base(context, base)
+    return base
 
 
 def adapted_model(context: Run) -> PeftModel:
@@ -108,25 +150,17 @@ def start_engine(context: Run, model: PeftModel) -> Engine:
     return prepare(context.ranks, context.launch, model, build, shape)
 
 
-def open_folder(context: Run) -> None:
-    """Create the run's folder, replacing an earlier run where the recipe allowed it."""
-    if context.ranks.is_main:
-        if context.folder.exists():
-            shutil.rmtree(context.folder)
-        context.folder.mkdir(parents=True)
-        write_text(context.folder / RUN_MARK, resolved_yaml(context.recipe, context.launch))
-        write_json(context.folder / DATA_REPORT, data_report(context.prepared.reports))
-        launched = {**asdict(context.launch), "versions": versions()}
-        write_json(context.folder / "environment.json", launched)
-    context.ranks.wait()
-
-
 @contextmanager
-def trackers(context: Run) -> Iterator[Any]:
+def trackers(context: Run, start: Beginning) -> Iterator[Any]:
     """The function that sends numbers to the experiment trackers of `train.report_to`."""
     accelerator, recipe = context.ranks.accelerator, context.recipe
     name = recipe.train.run_name or context.folder.name
-    accelerator.init_trackers(name, config={"task": recipe.task, "seed": recipe.seed})
+    ids = start.progress.trackers if start.progress else {}
+    accelerator.init_trackers(
+        name,
+        config={"task": recipe.task, "seed": recipe.seed},
+        init_kwargs=resumed_arguments(ids, start.found.step),
+    )
     try:
         yield lambda values, step: accelerator.log(dict(values), step=step)
     finally:
@@ -175,73 +209,7 @@ def selftest_on_ranks(context: Run) -> None:
     require_passed(selftest(context, engine, initial, full=True, say=console.print))
 
 
-def fit(
-    context: Run, engine: Engine, reporter: Reporter, initial: Mapping[str, torch.Tensor]
-) -> None:
-    """Train; validate, save and stop early as the recipe says; end with the best adapter if asked.
-
-    Every decision follows from the step or from a loss that all ranks share.
-    """
-    section, plan = context.recipe.train, context.plan
-    selection, best_state = Selection(), None
-    reporter.restart_clock()
-    for record in train(context.training(engine)):
-        reporter.step(record)
-        if is_due(record.step, section.eval_steps, plan.total_steps):
-            selection = validate(context, engine, reporter, record.step, selection)
-            if selection.best_step == record.step and section.load_best_model_at_end:
-                best_state = engine.trainable_state()
-        if is_due(record.step, section.save_steps, plan.total_steps):
-            save_checkpoint(context, engine, reporter, record.step, selection, initial)
-        if selection.exhausted(section.early_stopping_patience):
-            reporter.say(f"step {record.step}: stopped early; best step {selection.best_step}")
-            break
-    if best_state is not None:
-        engine.load_trainable_state(best_state)
-    if context.ranks.is_main:
-        reporter.save_state(context.folder, record.step, selection)
-        write_json(context.folder / TRAIN_RESULTS, reporter.train_results(record.step))
-
-
-def validate(
-    context: Run, engine: Engine, reporter: Reporter, step: int, selection: Selection
-) -> Selection:
-    batch = context.recipe.train.per_device_eval_batch_size
-    rows = context.prepared.rows["validation"]
-    held_out = held_out_loss(engine, rows, context.prepared.batching, batch)
-    if not math.isfinite(held_out.loss):
-        raise TrainingError(
-            f"step {step}: the validation loss is {held_out.loss}. Lower train.learning_rate, or set "
-            "model.dtype: float32."
-        )
-    reporter.validation(step, held_out.loss, held_out.target_tokens)
-    return selection.updated(step, held_out.loss)
-
-
-def save_checkpoint(
-    context: Run,
-    engine: Engine,
-    reporter: Reporter,
-    step: int,
-    selection: Selection,
-    initial: Mapping[str, torch.Tensor],
-) -> None:
-    """The adapter as of `step`, with the trainer's state beside it."""
-    state = engine.trainable_state()
-    if context.ranks.is_main:
-        config = engine.module.peft_config["default"]
-
-        def write(folder: Path) -> None:
-            write_adapter(context.recipe, folder, config, initial, state)
-            reporter.save_state(folder, step, selection)
-
-        write_checkpoint(context.folder, step, write)
-        limit = context.recipe.train.save_total_limit
-        prune_checkpoints(context.folder, limit, selection.best_step)
-    context.ranks.wait()
-
-
-def save(context: Run, engine: Engine, initial: Mapping[str, torch.Tensor]) -> None:
+def save(context: Run, engine: Engine, initial: dict[str, torch.Tensor]) -> None:
     """The finished adapter with its tokenizer."""
     state = engine.trainable_state()
     if context.ranks.is_main:
@@ -252,17 +220,17 @@ def save(context: Run, engine: Engine, initial: Mapping[str, torch.Tensor]) -> N
 
 
 def merge_and_describe(context: Run, reporter: Reporter) -> None:
-    """Merged model and model card, and where everything is."""
+    """Merged model and model card, and where everything is; last of all what says that all is done."""
     if context.ranks.is_main:
         trained, scores = (
             read_json(context.folder / name) for name in (TRAIN_RESULTS, EVAL_RESULTS)
         )
-        write_json(context.folder / "all_results.json", {**trained, **scores})
         write_card(context.recipe, context.folder, context.prepared, scores, trained)
         if context.recipe.export.merge:
             write_merged(
                 context.recipe, context.prepared.head, context.folder, context.folder / "merged"
             )
+        write_json(context.folder / FINISHED, {**trained, **scores})
         for path in sorted(context.folder.iterdir()):
             reporter.say(f"wrote {path}{os.sep if path.is_dir() else ''}")
     context.ranks.wait()

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field, PrivateAttr, ValidationError
 from pydantic_core import ErrorDetails
 
 from peftune.adapters import AdapterSection
+from peftune.checkpoint.section import Resume, ResumeSection
 from peftune.data.section import DataSection
 from peftune.errors import RecipeError, did_you_mean
 from peftune.evaluation.section import EvaluationSection
@@ -38,10 +39,12 @@ class Recipe(Section):
     """What the model learns to do."""
 
     output_dir: str
-    """Folder for everything the run writes; must be empty or new."""
+    """Folder for everything the run writes: new, empty, or with `resume` that of a run that stopped."""
 
     overwrite_output_dir: bool = False
     """Replace an earlier run of peftune in `output_dir`."""
+
+    resume: Resume = ResumeSection()
 
     seed: int = Field(0, ge=0, le=2**32 - 1)
     """Data order, adapter initialisation and dropout are functions of this number and the step."""

@@ -142,12 +142,12 @@ def split_key(table: Table, job: SplitJob) -> str:
         "labels": encoding.labels,
         "closing_id": encoding.closing_id,
         "prompts": encoding.prompts,
-        "tokenizer": _identity(tokenizer),
+        "tokenizer": tokenizer_identity(tokenizer),
     }
     return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
 
 
-def _identity(tokenizer: Any) -> list[Any]:
+def tokenizer_identity(tokenizer: Any) -> list[Any]:
     """All that decides which tokens a text becomes, without what the last call left behind."""
     backend = json.loads(tokenizer.backend_tokenizer.to_str())
     backend.pop("truncation"), backend.pop("padding")

@@ -38,6 +38,8 @@ class Launch:
     origins: Mapping[str, str] = field(default_factory=dict)
     """What decided each of these values: a variable with the launcher's key, or `default`."""
     claims: tuple[Claim, ...] = ()
+    restarts: int = 0
+    """How often the launcher has started these processes again after one of them died."""
 
     @property
     def sharded(self) -> bool:
@@ -67,6 +69,7 @@ def read_launch(environ: Mapping[str, str]) -> Launch:
         offload=_offload(environ),
         origins=_origins(environ),
         claims=_claims(environ),
+        restarts=int(environ.get("TORCHELASTIC_RESTART_COUNT", "0")),
     )
 
 

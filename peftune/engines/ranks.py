@@ -2,7 +2,7 @@
 
 import gc
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from traceback import clear_frames
@@ -54,6 +54,32 @@ class Ranks:
         lists: list[list[Any]] = [[] for _ in range(self.world_size)]
         torch.distributed.all_gather_object(lists, items)
         return [item for part in lists for item in part]
+
+    def from_main(self, compute: Callable[[], Any]) -> Any:
+        """What `compute` gives on rank 0, on every rank, or its PeftuneError; a collective."""
+        answer: tuple[Any, PeftuneError | None] = (None, None)
+        if self.is_main:
+            try:
+                answer = (compute(), None)
+            except PeftuneError as error:
+                answer = (None, error)
+        found, problem = self.gather_objects([answer])[0]
+        if problem is not None:
+            raise problem
+        return found
+
+    def tensors_from_main(self, own: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """The tensors of rank 0, on the CPU of every rank; a collective."""
+        if self.world_size == 1:
+            return own
+        described = [(name, tensor.shape, tensor.dtype) for name, tensor in own.items()]
+        found = {}
+        for name, shape, dtype in self.from_main(lambda: described):
+            tensor = own[name] if self.is_main else torch.empty(shape, dtype=dtype)
+            moved = tensor.to(self.device)
+            torch.distributed.broadcast(moved, src=0)
+            found[name] = moved.cpu()
+        return found
 
     def wait(self) -> None:
         """Return when every rank has arrived; a collective."""

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import torch
 from peft import PeftConfig
-from safetensors.torch import save_file
 
 from peftune.errors import PeftuneError, TrainingError
+from peftune.export.tensors import save_tensors
+from peftune.records import storing, sync_file
 
 WEIGHTS_FILE = "adapter_model.safetensors"
 CONFIG_FILE = "adapter_config.json"
@@ -27,19 +28,21 @@ def save_adapter(
     """Write `adapter_model.safetensors` and `adapter_config.json` for `PeftModel.from_pretrained`.
 
     `tensors` holds whole tensors by parameter name of the adapted model. Both files are written
-    aside and renamed, the configuration last. Raises TrainingError for values that are not finite
-    and PeftuneError for a tensor that is empty, as a shard of another rank would be.
+    aside and renamed, the configuration last. Raises StorageError, TrainingError for values that are not
+    finite, and PeftuneError for a tensor that is empty, as a shard of another rank would be.
     """
     _check_tensors(tensors)
     saved = {saved_name(name): tensor.contiguous() for name, tensor in tensors.items()}
     aside = folder / "adapter.partial"
     shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    save_file(saved, aside / WEIGHTS_FILE, metadata={"format": "pt"})
-    _saved_config(config, base_model_name_or_path, revision).save_pretrained(str(aside))
-    for name in (WEIGHTS_FILE, CONFIG_FILE):
-        os.replace(aside / name, folder / name)
-    aside.rmdir()
+    with storing(folder, sum(tensor.numel() * tensor.element_size() for tensor in saved.values())):
+        aside.mkdir(parents=True)
+        save_tensors(aside / WEIGHTS_FILE, saved)
+        _saved_config(config, base_model_name_or_path, revision).save_pretrained(str(aside))
+        for name in (WEIGHTS_FILE, CONFIG_FILE):
+            sync_file(aside / name)
+            os.replace(aside / name, folder / name)
+        aside.rmdir()
 
 
 def saved_name(parameter: str) -> str:

@@ -42,7 +42,7 @@ def unequal_rows(trial: Trial, count: int) -> list[EncodedRow]:
 def loss(trial: Trial) -> Finding:
     """The loop's loss of an accumulated step is the sum over its rows, one at a time, divided once."""
     small = step_of(trial)
-    found, targets, _ = backpropagate(small, 0)
+    found, targets, *_ = backpropagate(small, 0)
     trial.engine.step()
     trial.restart()
     with torch.no_grad():
@@ -80,7 +80,7 @@ def single_rows(small: Training) -> Iterator[Batch]:
 def accumulation(trial: Trial) -> Finding:
     """The step's gradient is that of its rows one at a time, whatever the micro-batches and ranks."""
     small, engine = step_of(trial), trial.engine
-    _, targets, _ = backpropagate(small, 0)
+    _, targets, *_ = backpropagate(small, 0)
     found = engine.gradients()
     engine.step()
     trial.restart()

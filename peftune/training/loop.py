@@ -5,10 +5,11 @@ on all ranks and in all micro-batches, divided once by their number.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import NamedTuple
 
 import torch
 
@@ -28,6 +29,16 @@ from peftune.training.schedule import learning_rate_factor
 from peftune.training.section import TrainSection
 
 
+class Asks(NamedTuple):
+    """What a rank asks of all ranks after a step; one rank's yes is a yes for all."""
+
+    stop: bool = False
+    """Save and stop."""
+    save: bool = False
+    failed: bool = False
+    """A checkpoint could not be written."""
+
+
 @dataclass(frozen=True)
 class StepRecord:
     """What one optimizer step did. `step` counts finished steps, so the first record says 1."""
@@ -42,6 +53,8 @@ class StepRecord:
     """Supervised tokens of the step, over all ranks."""
     tokens: int
     """All tokens of the step without padding, over all ranks."""
+    asked: Asks = field(default_factory=Asks)
+    """The same on every rank."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +67,7 @@ class Training:
     section: TrainSection
     plan: Plan
     seed: int
+    asks: Callable[[], Asks] = Asks
 
     @cached_property
     def drops(self) -> bool:
@@ -78,21 +92,24 @@ def train(training: Training, first_step: int = 0) -> Iterator[StepRecord]:
             total_steps=plan.total_steps,
         )
         learning_rate = set_learning_rate(engine.optimizer, factor)
-        loss, target_tokens, tokens = backpropagate(training, step)
+        loss, target_tokens, tokens, asked = backpropagate(training, step)
         grad_norm = engine.step()
         require_finite(step + 1, loss, grad_norm, engine.skips_overflow)
-        yield StepRecord(step + 1, loss, grad_norm, learning_rate, target_tokens, tokens)
+        yield StepRecord(step + 1, loss, grad_norm, learning_rate, target_tokens, tokens, asked)
 
 
-def backpropagate(training: Training, step: int) -> tuple[float, int, int]:
+def backpropagate(training: Training, step: int) -> tuple[float, int, int, Asks]:
     """Everything of step `step` (from 0) up to the update: the gradients are in place, and the answer
-    is the step's mean loss, its learnt targets and its tokens, over all ranks."""
+    is the step's mean loss, its learnt targets, its tokens and what was asked for, over all ranks."""
     engine = training.engine
     engine.model.train()
     batches = micro_batches(training, step)
     target_tokens, tokens = count_step(engine, batches, training.batching.objective)
     nll_sum = accumulate(training, step, batches, target_tokens)
-    return float(engine.ranks.sum(nll_sum)) / target_tokens, target_tokens, tokens
+    # One exchange for both: what single ranks ask for costs nothing then.
+    totals = engine.ranks.sum(torch.tensor([float(nll_sum), *training.asks()], dtype=torch.float64))
+    asked = Asks(*(bool(total) for total in totals[1:]))
+    return float(totals[0]) / target_tokens, target_tokens, tokens, asked
 
 
 def micro_batches(training: Training, step: int) -> list[Batch]:

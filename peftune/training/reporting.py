@@ -4,7 +4,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from peftune.plan import Plan
-from peftune.records import write_json
+from peftune.records import append_line, read_jsonl, sync_file, write_json
 from peftune.training.section import TrainSection
 from peftune.training.selection import Selection, is_due
 
@@ -21,19 +21,23 @@ if TYPE_CHECKING:
     from peftune.training.loop import StepRecord
 
 Track = Callable[[Mapping[str, float], int], None]
+METRICS, TIMINGS = "metrics.jsonl", "timings.jsonl"
 # Without a terminal a line is printed this many times in a run, so that logs stay short.
 PLAIN_LINES = 20
 
 
 class Reporter:
-    """Bar or lines on stderr, `metrics.jsonl`, `trainer_state.json`, trackers; silent off rank 0."""
+    """Bar or lines on stderr, logs, `trainer_state.json`, trackers; silent off rank 0.
+
+    `metrics.jsonl` holds what a run computes, the same whenever and wherever it runs; how long that
+    took is in `timings.jsonl`.
+    """
 
     def __init__(
         self, is_main: bool, folder: Path, plan: Plan, section: TrainSection, track: Track
     ) -> None:
         self.is_main, self.folder, self.plan, self.section = is_main, folder, plan, section
         self.track = track
-        self.history: list[dict[str, Any]] = []
         self.nll_sum, self.target_tokens, self.tokens, self.training_s = 0.0, 0, 0, 0.0
         # Texts of the data may hold brackets or colons that rich would read as markup.
         self.console = Console(stderr=True, quiet=not is_main, markup=False, emoji=False)
@@ -80,12 +84,9 @@ class Reporter:
                 "grad_norm": record.grad_norm,
                 "learning_rate": record.learning_rate,
             }
-            extra = {
-                "target_tokens": record.target_tokens,
-                "tokens": record.tokens,
-                "tokens_per_second": round(speed, 1),
-            }
+            extra = {"target_tokens": record.target_tokens, "tokens": record.tokens}
             self._write(record.step, "train", values, extra)
+            self._write_timing(record.step, speed)
 
     def _count(self, record: "StepRecord") -> float:
         """Add the step to the run's totals; returns its tokens per second."""
@@ -112,25 +113,59 @@ class Reporter:
         self.restart_clock()
 
     def _write(
-        self, step: int, stage: str, values: dict[str, float], extra: dict[str, float]
+        self, step: int, stage: str, values: Mapping[str, float], extra: Mapping[str, float]
     ) -> None:
         if not self.is_main:
             return
         # JSON has no infinity, which the gradient norm of a skipped fp16 step is.
         finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
-        entry = {"step": step, "epoch": step / self.plan.steps_per_epoch, **finite}
-        self.history.append(entry)
-        wall = {"wall_s": round(time.monotonic() - self.started, 3)}
-        with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps({**entry, **extra, **wall}, allow_nan=False) + "\n")
+        entry = {"step": step, "epoch": step / self.plan.steps_per_epoch, **finite, **extra}
+        append_line(self.folder / METRICS, json.dumps(entry, allow_nan=False))
         names = {f"{stage}/{name.removeprefix('eval_')}": value for name, value in values.items()}
         self.track(names, step)
 
+    def _write_timing(self, step: int, speed: float) -> None:
+        if self.is_main:
+            wall_s = round(time.monotonic() - self.started, 3)
+            entry = {"step": step, "tokens_per_second": round(speed, 1), "wall_s": wall_s}
+            append_line(self.folder / TIMINGS, json.dumps(entry))
+
+    def sync(self) -> None:
+        """Make the log of metrics durable, which a checkpoint refers to."""
+        if (self.folder / METRICS).is_file():
+            sync_file(self.folder / METRICS)
+
+    def totals(self) -> dict[str, float]:
+        """What has been counted so far, for a run that goes on from here."""
+        log = self.folder / METRICS
+        return {
+            "nll_sum": self.nll_sum,
+            "target_tokens": self.target_tokens,
+            "tokens": self.tokens,
+            "training_s": self.training_s,
+            "metrics_bytes": log.stat().st_size if log.is_file() else 0,
+        }
+
+    def restore(self, totals: Mapping[str, Any]) -> None:
+        """Go on counting from what `totals` gave."""
+        self.nll_sum, self.training_s = totals["nll_sum"], totals["training_s"]
+        self.target_tokens, self.tokens = totals["target_tokens"], totals["tokens"]
+
     def save_state(self, folder: Path, step: int, selection: Selection) -> None:
-        """Write `trainer_state.json` with the keys of transformers' TrainerState."""
+        """Write `trainer_state.json` with the whole history."""
+        history = [
+            {key: value for key, value in line.items() if key not in ("target_tokens", "tokens")}
+            for line in read_jsonl(self.folder / METRICS)
+        ]
+        write_json(folder / "trainer_state.json", self.trainer_state(step, selection, history))
+
+    def trainer_state(
+        self, step: int, selection: Selection, history: Sequence[Mapping[str, Any]]
+    ) -> dict[str, Any]:
+        """The content of `trainer_state.json`, with the keys of transformers' TrainerState."""
         plan, section, best = self.plan, self.section, selection.best_step
         best_saved = best is not None and is_due(best, section.save_steps, plan.total_steps)
-        state = {
+        return {
             "global_step": step,
             "epoch": step / plan.steps_per_epoch,
             "max_steps": plan.total_steps,
@@ -144,10 +179,8 @@ class Reporter:
             "best_global_step": best,
             "best_model_checkpoint": f"checkpoint-{best}" if best_saved else None,
             "is_world_process_zero": True,
-            "log_history": self.history,
+            "log_history": list(history),
         }
-        write_json(folder / "trainer_state.json", state)
-        self.restart_clock()
 
     def train_results(self, step: int) -> dict[str, float]:
         """The content of train_results.json after `step` steps, with Hugging Face's names.

@@ -95,8 +95,15 @@ class TrainSection(Section):
     save_steps: int | None = Field(None, ge=1)
     """Save a checkpoint every so many steps."""
 
+    save_every_minutes: float | None = Field(None, gt=0)
+    """Save a checkpoint after the step in which so many minutes have passed since the last one."""
+
+    max_hours: float | None = Field(None, gt=0)
+    """Save a checkpoint and stop, to go on later, when so many hours have passed since the start."""
+
     save_total_limit: int = Field(2, ge=1)
-    """Checkpoints to keep, the best one always among them. Needs `save_steps`."""
+    """Checkpoints to keep, the best one always among them. Needs `save_steps` or
+    `save_every_minutes`."""
 
     load_best_model_at_end: bool = False
     """Finish with the adapter of the lowest validation loss. Needs `eval_steps`."""

@@ -203,9 +203,15 @@ BY_RECIPE: tuple[Unread[Recipe], ...] = (
     ),
     Unread(
         ("train.save_total_limit",),
-        lambda recipe: recipe.train.save_steps is None,
+        lambda recipe: not (recipe.train.save_steps or recipe.train.save_every_minutes),
         "no checkpoints are saved",
         "set train.save_steps, or remove it",
+    ),
+    Unread(
+        ("resume.allow",),
+        lambda recipe: recipe.resume.checkpoint is None,
+        "nothing is resumed",
+        "set resume.checkpoint: auto, or remove it",
     ),
     Unread(
         ("train.run_name",),

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
 from peftune.training.checkpoint import checkpoint_steps, prune_checkpoints, write_checkpoint
 
 
