@@ -178,6 +178,10 @@ def parse_override(argument: str) -> tuple[Key, Any]:
     return key, value
 
 
+SHORT_FORMS = {"resume": "checkpoint"}
+"""Sections that may be written as a text, with the key it is short for."""
+
+
 def with_overrides(tree: Tree, overrides: list[str]) -> Tree:
     """A copy of `tree` in which each override has replaced or added its key."""
     result = dict(tree)
@@ -203,6 +207,8 @@ def _replaced(tree: Tree, key: Key, value: Any, argument: str) -> Tree:
     if not rest:
         return {**tree, head: value}
     branch = tree.get(head) or {}
+    if isinstance(branch, str) and head in SHORT_FORMS:
+        branch = {SHORT_FORMS[head]: branch}
     if not isinstance(branch, dict):
         raise RecipeError(f"{argument!r}: {head} is not a section, it is {branch!r}.")
     return {**tree, head: _replaced(branch, tuple(rest), value, argument)}

@@ -265,8 +265,7 @@ MISTAKES = [
     # The output folder.
     Mistake(
         "output folder not empty",
-        "output_dir: '{folder}/run' is not empty. Name another folder, or set "
-        "overwrite_output_dir: true to replace the run in it.",
+        "output_dir: '{folder}/run' is not empty and holds no run of peftune; name another folder.",
         arrange=earlier_files,
     ),
     Mistake(

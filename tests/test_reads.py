@@ -58,6 +58,7 @@ SAMPLES = {
     "evaluation.max_new_tokens": "7",
     "evaluation.num_beams": "3",
     "train.early_stopping_patience": "4",
+    "resume.allow": "[seed]",
     "train.label_smoothing_factor": "0.1",
     "train.neftune_noise_alpha": "5.0",
     "train.padding_free": "true",

@@ -82,6 +82,10 @@ def record_of(step, loss=2.0, grad_norm=0.5, target_tokens=10, tokens=40):
     return StepRecord(step, loss, grad_norm, 1.0e-3, target_tokens, tokens)
 
 
+def timings_of(folder):
+    return [json.loads(line) for line in (folder / "timings.jsonl").read_text().splitlines()]
+
+
 def lines_of(folder):
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
@@ -99,9 +103,8 @@ def test_a_line_for_every_step(make, tmp_path, clock):
         "learning_rate": 0.001,
         "target_tokens": 10,
         "tokens": 40,
-        "tokens_per_second": 20.0,
-        "wall_s": 4.0,
     }
+    assert timings_of(tmp_path)[1] == {"step": 2, "tokens_per_second": 20.0, "wall_s": 4.0}
 
 
 def test_lines_are_on_disk_as_soon_as_they_are_reported(make, tmp_path):
@@ -128,15 +131,13 @@ def test_validation_has_its_own_line(make, tmp_path, clock):
         "epoch": 0.25,
         "eval_loss": 1.25,
         "target_tokens": 321,
-        "wall_s": 5.0,
     }
 
 
 def test_speed_counts_the_time_of_steps_alone(make, tmp_path, clock):
-    """Between two steps a validation, a checkpoint, and whatever the caller announces."""
+    """Between two steps a validation, and whatever the caller announces."""
     between = (
         lambda reporter: reporter.validation(1, 1.0, 5),
-        lambda reporter: reporter.save_state(tmp_path, 1, Selection()),
         lambda reporter: reporter.restart_clock(),
     )
     with make() as reporter:
@@ -145,8 +146,7 @@ def test_speed_counts_the_time_of_steps_alone(make, tmp_path, clock):
             other_work(reporter)
             clock.now_s += 4.0
             reporter.step(record_of(step))
-    speeds = [line["tokens_per_second"] for line in lines_of(tmp_path) if "loss" in line]
-    assert speeds == [10.0, 10.0, 10.0]
+    assert [line["tokens_per_second"] for line in timings_of(tmp_path)] == [10.0, 10.0]
 
 
 def test_an_overflowed_fp16_step_is_still_json(make, tmp_path):
@@ -265,3 +265,21 @@ def test_a_dumb_terminal_gets_lines(make, terminal, monkeypatch):
         reporter.step(record_of(1))
     assert "step 1/8" in terminal.getvalue()
     assert "\x1b" not in terminal.getvalue()
+
+
+def test_a_run_that_goes_on_counts_on(make, tmp_path, clock):
+    """Totals, and the log up to where it was then."""
+    with make() as first:
+        clock.now_s += 2.0
+        first.step(record_of(1, loss=3.0))
+        totals = first.totals()
+        first.step(record_of(2))
+    log = tmp_path / "metrics.jsonl"
+    assert totals["metrics_bytes"] == len(log.read_text().splitlines(keepends=True)[0])
+    with make() as second:
+        second.restore(totals)
+        clock.now_s += 2.0
+        second.step(record_of(2, loss=1.0))
+    assert second.train_results(2)["train_loss"] == 2.0
+    assert second.train_results(2)["train_runtime"] == 4.0
+    assert second.train_results(2)["train_tokens"] == 80
