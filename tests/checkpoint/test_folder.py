@@ -180,7 +180,7 @@ def test_where_none_is_whole_nothing_starts(damage: Callable[[Path], None], tmp_
     save(tmp_path, 10, 20)
     for step in (10, 20):
         damage(tmp_path / f"checkpoint-{step}")
-    with pytest.raises(CheckpointError, match="no checkpoint in .* can be used") as caught:
+    with pytest.raises(CheckpointError, match=r"no checkpoint in .* can be used") as caught:
         find_checkpoint(tmp_path, "auto")
     assert str(caught.value).count(DAMAGES[damage]) == 2
 
