@@ -18,7 +18,7 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from tests.checkpoint.killing import Game  # noqa: E402
+from tests.checkpoint.killing import Game
 
 RECIPE = {
     "task": "summarize",
