@@ -20,7 +20,7 @@ from peftune.objectives import OBJECTIVES
 from peftune.preparation import Prepared
 from peftune.quantization import BACKENDS
 from peftune.recipe import Recipe
-from peftune.records import read_json, write_json, write_text
+from peftune.records import read_json, storing, write_json, write_text
 from peftune.tasks import TASKS
 
 LABELS = "labels.json"
@@ -74,7 +74,10 @@ def write_adapter(
 def write_tokenizer(prepared: Prepared, folder: Path) -> None:
     """Tokenizer, chat template and a generation config that knows where an answer ends."""
     tokenizer = prepared.tokenizer
-    tokenizer.save_pretrained(folder)
+    # Written twice, as the library's own error for a full disk has no type of its own.
+    write_text(folder / "tokenizer.json", tokenizer.backend_tokenizer.to_str(pretty=True))
+    with storing(folder, 0):
+        tokenizer.save_pretrained(folder)
     if prepared.objective.writes:
         GenerationConfig(
             eos_token_id=list(prepared.end_ids),

@@ -18,6 +18,7 @@ import pyarrow as pa
 from peftune.data.ledger import values_of
 from peftune.data.rows import IGNORED, EncodedRow
 from peftune.objectives import ObjectiveName
+from peftune.records import storing
 
 MASKED: tuple[ObjectiveName, ...] = ("causal", "masked", "corrupted")
 """Objectives whose labels are the row's own tokens, so that a bit for each says enough."""
@@ -60,13 +61,14 @@ def _lists(lists: Sequence[Sequence[float]], kind: type[np.generic]) -> pa.ListA
 
 
 def write_batches(path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> None:
-    """An Arrow IPC file, written aside and renamed."""
+    """An Arrow IPC file, written aside and renamed. Raises StorageError."""
     aside = path.with_name(f"{path.name}.{os.getpid()}.partial")
     # One batch for a file: a million rows in small ones take seconds to open.
     whole = pa.Table.from_batches(batches, schema=schema).combine_chunks()
-    with pa.OSFile(str(aside), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
-        writer.write_table(whole)
-    os.replace(aside, path)
+    with storing(path, whole.nbytes):
+        with pa.OSFile(str(aside), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
+            writer.write_table(whole)
+        os.replace(aside, path)
 
 
 @dataclass(frozen=True)

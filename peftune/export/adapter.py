@@ -11,8 +11,8 @@ import torch
 from peft import PeftConfig
 
 from peftune.errors import PeftuneError, TrainingError
-from peftune.export.tensors import save_tensors
-from peftune.records import storing, sync_file
+from peftune.export.tensors import save_tensors, storing_tensors
+from peftune.records import sync_file
 
 WEIGHTS_FILE = "adapter_model.safetensors"
 CONFIG_FILE = "adapter_config.json"
@@ -35,7 +35,7 @@ def save_adapter(
     saved = {saved_name(name): tensor.contiguous() for name, tensor in tensors.items()}
     aside = folder / "adapter.partial"
     shutil.rmtree(aside, ignore_errors=True)
-    with storing(folder, sum(tensor.numel() * tensor.element_size() for tensor in saved.values())):
+    with storing_tensors(folder / WEIGHTS_FILE, saved.values()):
         aside.mkdir(parents=True)
         save_tensors(aside / WEIGHTS_FILE, saved)
         _saved_config(config, base_model_name_or_path, revision).save_pretrained(str(aside))

@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 
 from peftune.errors import ModelError, PeftuneError
 from peftune.export.adapter import WEIGHTS_FILE, saved_name
+from peftune.export.tensors import storing_tensors
 from peftune.quantization import dequantize_model
 
 
@@ -30,8 +31,8 @@ def merge(
     `load_base` gives the model on the CPU: for `original` the checkpoint's own weights, for
     `dequantized` the quantized model, whose weights are turned back into plain numbers first.
     The sum is formed in float32 and rounded once to `dtype`. Written aside and renamed.
-    Raises ModelError when the adapter does not fit the base, and PeftuneError when the merge
-    changes nothing or leaves the range of `dtype`.
+    Raises StorageError, ModelError when the adapter does not fit the base, and PeftuneError when the
+    merge changes nothing or leaves the range of `dtype`.
     """
     base = load_base()
     if merge_base == "dequantized":
@@ -89,5 +90,6 @@ def _check_changed(model: PreTrainedModel, before: dict[str, int], dtype: torch.
 def _write(model: PreTrainedModel, out: Path) -> None:
     aside = out.with_name(f"{out.name}.partial")
     shutil.rmtree(aside, ignore_errors=True)
-    model.save_pretrained(aside)
-    os.replace(aside, out)
+    with storing_tensors(out, model.state_dict().values()):
+        model.save_pretrained(aside)
+        os.replace(aside, out)
