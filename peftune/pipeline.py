@@ -87,6 +87,8 @@ def run_on_ranks(context: Run, signals: Signals, started: float) -> None:
         return
     if context.ranks.is_main:
         Thread(target=identity, name="identity", daemon=True).start()
+    at = context.ranks.at
+    at("loading the model")
     engine = start_engine(context, adapted_model(context))
     open_folder(context, start)
     with (
@@ -97,13 +99,17 @@ def run_on_ranks(context: Run, signals: Signals, started: float) -> None:
     ):
         introduce(context, engine, reporter)
         initial = engine.trainable_state()
+        at("the self-test")
         rehearse(context, engine, reporter, initial)
+        at("measuring the base model")
         base = measured_base(context, engine, start)
         ids = partial(tracker_ids, context.ranks.accelerator)
         job = Fit(context, engine, reporter, initial, identity, signals, started, ids)
         fit(job, restore(context, engine, reporter, start, initial))
+        at("the final evaluation")
         save(context, engine, initial)
         report_results(context, base, measure(context, engine), reporter)
+        at("writing the results")
         merge_and_describe(context, reporter)
 
 

@@ -2,9 +2,10 @@
 
 import gc
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from traceback import clear_frames
 from typing import Any
 
@@ -14,6 +15,7 @@ from accelerate.utils import DistributedType, InitProcessGroupKwargs
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from peftune.engines.launch import Launch
+from peftune.engines.lifeline import Lifeline, connect
 from peftune.errors import PeftuneError
 
 
@@ -22,6 +24,8 @@ class Ranks:
     """This process among all of them."""
 
     accelerator: Accelerator
+    lifeline: Lifeline | None = None
+    """None for a single process, and where the ranks cannot be connected."""
 
     @property
     def rank(self) -> int:
@@ -81,12 +85,29 @@ class Ranks:
             found[name] = moved.cpu()
         return found
 
+    def at(self, stage: str) -> None:
+        """Say what this rank does now, so that its end can be told by it."""
+        if self.lifeline is not None:
+            self.lifeline.at(stage)
+
     def wait(self) -> None:
         """Return when every rank has arrived; a collective."""
         self.accelerator.wait_for_everyone()
 
-    def leave(self) -> None:
+    def hang_up(self, code: int) -> None:
+        """Tell the others that this process ends with `code`."""
+        if self.lifeline is not None:
+            self.lifeline.close(code)
+
+    def hang_up_after_an_error(self) -> None:
+        """A collective fails as well where another rank has ended, and that one's end is the reason."""
+        if self.lifeline is not None:
+            self.lifeline.end_if_another_has()
+        self.hang_up(1)
+
+    def leave(self, code: int = 0) -> None:
         """End the process group, after everything that refers to it."""
+        self.hang_up(code)
         gc.collect()
         self.accelerator.state.destroy_process_group()
 
@@ -108,8 +129,9 @@ def joined_ranks(launch: Launch, log_with: tuple[str, ...], project_dir: str) ->
         # The frames of the traceback hold the engine.
         clear_frames(error.__traceback__)
         if isinstance(error, PeftuneError):
-            ranks.leave()
-        # After any other error a rank may still wait for this one: the launcher ends it.
+            ranks.leave(error.exit_code)
+        else:
+            ranks.hang_up_after_an_error()
         raise
     ranks.leave()
 
@@ -137,4 +159,19 @@ def start_ranks(launch: Launch, log_with: tuple[str, ...], project_dir: str) -> 
         # Accelerate has told transformers to shard every model it loads, on whichever ranks load
         # it: the engine shards one model, after the adapter is on it, and a merge loads another.
         unset_hf_deepspeed_config()
-    return Ranks(accelerator)
+    return connected(Ranks(accelerator))
+
+
+def connected(ranks: Ranks) -> Ranks:
+    """The same ranks, holding on to each other."""
+    if ranks.world_size == 1:
+        return ranks
+    address = os.environ["MASTER_ADDR"]
+    lifeline = connect(ranks.rank, ranks.world_size, address, ranks.gather_objects)
+    if lifeline is None and ranks.is_main:
+        print(
+            f"warning: not every rank could connect to rank 0 at {address}, so a rank that dies is only "
+            "noticed by the timeout of a collective.",
+            file=sys.stderr,
+        )
+    return replace(ranks, lifeline=lifeline)

@@ -85,6 +85,7 @@ def train(training: Training, first_step: int = 0) -> Iterator[StepRecord]:
     """
     engine, plan = training.engine, training.plan
     for step in range(first_step, plan.total_steps):
+        engine.ranks.at(f"step {step + 1}")
         factor = learning_rate_factor(
             step,
             shape=training.section.lr_scheduler_type,
