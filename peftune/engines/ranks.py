@@ -148,6 +148,8 @@ def start_ranks(launch: Launch, log_with: tuple[str, ...], project_dir: str) -> 
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
         if launch.world_size > 1:
             handlers.append(InitProcessGroupKwargs(backend="gloo"))
+    if launch.world_size > 1 and launch.restarts:
+        meet_again(launch)
     accelerator = Accelerator(
         mixed_precision="no",
         gradient_accumulation_steps=1,
@@ -160,6 +162,26 @@ def start_ranks(launch: Launch, log_with: tuple[str, ...], project_dir: str) -> 
         # it: the engine shards one model, after the adapter is on it, and a merge loads another.
         unset_hf_deepspeed_config()
     return connected(Ranks(accelerator))
+
+
+def meet_again(launch: Launch) -> None:
+    """Join the group of ranks that were started again.
+
+    A launcher with a static rendezvous keeps one store over all restarts, where torch expects a new
+    one: ranks would look for each other where those before them were.
+    """
+    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    held_by_launcher = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    store = torch.distributed.TCPStore(
+        host, port, launch.world_size, is_master=launch.rank == 0 and not held_by_launcher
+    )
+    on_gpu = torch.cuda.is_available() and not launch.use_cpu
+    torch.distributed.init_process_group(
+        "nccl" if on_gpu else "gloo",
+        store=torch.distributed.PrefixStore(f"restart-{launch.restarts}", store),
+        rank=launch.rank,
+        world_size=launch.world_size,
+    )
 
 
 def connected(ranks: Ranks) -> Ranks:

@@ -6,12 +6,13 @@ what it ends with.
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from tests.launching import free_port
@@ -82,10 +83,16 @@ def log_of(run: Path) -> Path:
     return Path(f"{run}.log")
 
 
-def start(recipe: Path, run: Path, overrides: Sequence[str] = (), world_size: int = 1) -> Started:
-    """Start a run on CPU ranks, with a cache of its own."""
+def start(
+    recipe: Path,
+    run: Path,
+    overrides: Sequence[str] = (),
+    world_size: int = 1,
+    variables: Mapping[str, str] = MappingProxyType({}),
+) -> Started:
+    """Start a run on CPU ranks, with a cache of its own and what a launcher says in `variables`."""
     port, ranks = str(free_port()), []
-    names = {"CUDA_VISIBLE_DEVICES": "-1", "PEFTUNE_CACHE": f"{run}.cache"}
+    names = {"CUDA_VISIBLE_DEVICES": "-1", "PEFTUNE_CACHE": f"{run}.cache", **variables}
     for rank in range(world_size):
         if world_size > 1:
             names |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world_size)}
