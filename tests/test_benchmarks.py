@@ -10,15 +10,32 @@ from tests.launching import environment
 
 
 def test_preparation_is_measured(model_folder: Path, tmp_path: Path) -> None:
-    command = [sys.executable, str(REPOSITORY / "benchmarks" / "prepare.py")]
+    said = run("prepare.py", tmp_path, "--model", str(model_folder), "--rows", "40")
+    found = [json.loads(line) for line in said.splitlines()]
+    assert [line["rows"] for line in found] == [40]
+    assert all(line["rows_per_second"] > 0 and line["tokenizer_alone"] > 0 for line in found)
+
+
+def run(name: str, folder: Path, *arguments: str) -> str:
+    """What a benchmark prints."""
     done = subprocess.run(
-        [*command, "--model", str(model_folder), "--rows", "40"],
-        cwd=tmp_path,
+        [sys.executable, str(REPOSITORY / "benchmarks" / name), *arguments],
+        cwd=folder,
         env=environment(),
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stderr[-4000:]
-    found = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [line["rows"] for line in found] == [40]
-    assert all(line["rows_per_second"] > 0 and line["tokenizer_alone"] > 0 for line in found)
+    return done.stdout
+
+
+def test_resuming_is_measured(tmp_path: Path) -> None:
+    small = ("--rows", "40", "--pairs", "1", "--width", "64", "--layers", "1", "--rank", "4")
+    early, stall = map(json.loads, run("resume.py", tmp_path, *small).splitlines()[-2:])
+    assert early["early_s"] > 0 and len(early["ratios"]) == 1
+    assert stall["steps"] == 12 and len(stall["stalls"]) == 4 and stall["stall_s"] > 0
+
+
+def test_kills_are_played(tmp_path: Path) -> None:
+    said = run("kills.py", tmp_path, "--kills", "1", "--two-ranks", "0")
+    assert "1 rank(s): 1 kills in " in said.splitlines()[-1]
