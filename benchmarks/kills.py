@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from tests.checkpoint.killing import Game
 
+STEPS = 10
 RECIPE = {
     "task": "summarize",
     "output_dir": "unused",
@@ -36,7 +37,7 @@ RECIPE = {
     "train": {
         "per_device_train_batch_size": 2,
         "global_batch_size": 4,
-        "max_steps": 10,
+        "max_steps": STEPS,
         "learning_rate": 1.0e-3,
         "eval_steps": 2,
         "save_steps": 1,
@@ -66,7 +67,7 @@ def play(world_size: int, kills: int, random: Random) -> None:
     with tempfile.TemporaryDirectory() as folder:
         recipe = Path(folder) / "recipe.yaml"
         recipe.write_text(yaml.safe_dump(RECIPE), encoding="utf-8")
-        game = Game(recipe, Path(folder), random, world_size)
+        game = Game(recipe, Path(folder), STEPS, random, world_size)
         game.play(kills)
         minutes = (time.monotonic() - started) / 60
         print(f"{world_size} rank(s): {kills} kills in {minutes:.1f} min: {dict(game.kills)}")

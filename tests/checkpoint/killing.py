@@ -1,5 +1,6 @@
 """Runs that are killed at random moments and started again until they are done."""
 
+import re
 import shutil
 import time
 from collections import Counter
@@ -11,6 +12,7 @@ from tests.checkpoint.processes import LONGEST_S, Started, preloaded, start
 
 SAME = ("adapter_model.safetensors", "metrics.jsonl", "eval_results.json", "predictions.jsonl")
 """Files that must not differ in a bit from those of the undisturbed run."""
+LONELY_S = 10
 STAGES = ("preparation", "training", "saving", "evaluation")
 
 
@@ -20,6 +22,7 @@ class Game:
 
     recipe: Path
     folder: Path
+    steps: int
     random: Random
     world_size: int = 1
     kills: Counter[str] = field(default_factory=Counter)
@@ -65,27 +68,35 @@ class Game:
     def wait(self, started: Started, seconds: float) -> None:
         """Until some moment of some stage, or until the run has ended."""
         stage, rank = self.random.choice(STAGES), started.ranks[0]
-        while rank.exitcode is None and stage_of(started.run) != stage:
+        while rank.exitcode is None and self.stage_of(started) != stage:
             rank.join(0.002)
         # Saving takes milliseconds, and everything else a part of all the seconds.
         rank.join(self.random.uniform(0, 0.01 if stage == "saving" else seconds / len(STAGES)))
 
     def kill(self, started: Started) -> None:
-        """SIGKILL to one rank, whichever; the others must end by themselves."""
-        self.kills[stage_of(started.run)] += 1
+        """SIGKILL to one rank, whichever; the others must end by themselves.
+
+        Before the ranks have met nothing connects them, and a launcher is what ends the others.
+        """
+        stage = self.stage_of(started)
+        self.kills[stage] += 1
         self.random.choice(started.ranks).kill()
         for rank in started.ranks:
-            rank.join(LONGEST_S)
-            assert rank.exitcode is not None, started.said[-3000:]
+            rank.join(LONELY_S if stage == "preparation" else LONGEST_S)
+            if stage == "preparation":
+                rank.kill()
+                rank.join()
+            assert rank.exitcode is not None, started.says[-3000:]
 
-
-def stage_of(run: Path) -> str:
-    """What a run is doing, as its folder tells."""
-    if not (run / "base.json").exists():
-        return "preparation"
-    if any(run.glob("checkpoint-*.partial")):
-        return "saving"
-    return "evaluation" if (run / "train_results.json").exists() else "training"
+    def stage_of(self, started: Started) -> str:
+        """What a run is doing, as it says itself."""
+        says = started.says
+        if "base_unchanged" not in says:
+            return "preparation"
+        if any(started.run.glob("checkpoint-*.partial")):
+            return "saving"
+        reached = re.findall(r"(?:step |checkpoint-)(\d+)", says)
+        return "evaluation" if str(self.steps) in reached else "training"
 
 
 def differing(run: Path, other: Path) -> list[str]:

@@ -60,6 +60,8 @@ class Started:
 
     run: Path
     ranks: list[BaseProcess]
+    before: int
+    """Characters that earlier starts have printed."""
 
     def ended(self) -> list[int | None]:
         """The exit codes, when all have ended; a signal's number is negative."""
@@ -72,6 +74,11 @@ class Started:
         """All that was printed, by every rank and every start of this run."""
         log = log_of(self.run)
         return log.read_text(encoding="utf-8") if log.is_file() else ""
+
+    @property
+    def says(self) -> str:
+        """What has been printed since this start."""
+        return self.said[self.before :]
 
     def pid(self, rank: int) -> int:
         found = self.ranks[rank].pid
@@ -91,7 +98,8 @@ def start(
     variables: Mapping[str, str] = MappingProxyType({}),
 ) -> Started:
     """Start a run on CPU ranks, with a cache of its own and what a launcher says in `variables`."""
-    port, ranks = str(free_port()), []
+    started = Started(run, [], 0)
+    started.before, port, ranks = len(started.said), str(free_port()), started.ranks
     names = {"CUDA_VISIBLE_DEVICES": "-1", "PEFTUNE_CACHE": f"{run}.cache", **variables}
     for rank in range(world_size):
         if world_size > 1:
@@ -100,4 +108,4 @@ def start(
         arguments = (str(recipe), (f"output_dir={run}", *overrides), str(log_of(run)), dict(names))
         ranks.append(preloaded().Process(target=live, args=arguments, daemon=True))
         ranks[-1].start()
-    return Started(run, ranks)
+    return started

@@ -19,6 +19,6 @@ def test_a_killed_run_ends_bit_for_bit_as_one_that_was_not(
 ) -> None:
     recipe_tree["train"] |= {"save_steps": 1, "eval_steps": 2, "load_best_model_at_end": True}
     recipe_tree["train"] |= {"max_steps": 12, "save_total_limit": 3}
-    game = Game(write_recipe(tmp_path, recipe_tree), tmp_path, Random(5), world_size)
+    game = Game(write_recipe(tmp_path, recipe_tree), tmp_path, 12, Random(5), world_size)
     game.play(kills)
     assert game.kills.total() == kills

@@ -12,11 +12,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from peftune.checkpoint.folder import MANIFEST, problem_with
-from peftune.errors import CheckpointError, PeftuneError, RecipeError
+from peftune.errors import CheckpointError, Interrupted, PeftuneError, RecipeError
 from peftune.fingerprints import file_sha256
 from tests.checkpoint.conftest import Again, train
 from tests.checkpoint.killing import differing
 from tests.launching import metrics
+
+MIXED = (("train", 3.0), ("validation", 1.0))
 
 
 def test_a_killed_run_goes_on_to_the_same_end(
@@ -323,3 +325,23 @@ def test_a_run_of_other_versions_is_told(
 def test_nothing_is_left_to_allow_without_a_checkpoint(tree: Any, tmp_path: Path) -> None:
     with pytest.raises(PeftuneError, match=r"resume\.allow"):
         train(tmp_path, tree, "resume.allow=[seed]")
+
+
+def test_a_mixture_goes_on_exactly(tree: Any, own_data: Path, tmp_path: Path) -> None:
+    """Its rows are in the store, in their order, as those of one file are."""
+    entries = [
+        {"train": str(own_data / f"{name}.jsonl"), "weight": weight} for name, weight in MIXED
+    ]
+    columns = {"prompt": "dialogue", "completion": "summary"}
+    entries = [{**entry, "columns": {**columns}} for entry in entries]
+    data = {"columns": columns, "mixture": entries, "validation": str(own_data / "test.jsonl")}
+    mixed = tree | {"data": data}
+    evaluation = {key: value for key, value in mixed.items() if key != "evaluation"}
+    whole = train(make(tmp_path / "whole"), evaluation)
+    make(tmp_path / "part")
+    for limit in ("train.max_hours=1.0e-9", "train.max_hours=2.0e-9"):
+        with pytest.raises(Interrupted, match="stopped after step"):
+            train(tmp_path / "part", evaluation, limit, "resume=auto")
+    part = train(tmp_path / "part", evaluation, "resume=auto")
+    for name in ("adapter_model.safetensors", "metrics.jsonl"):
+        assert (part / name).read_bytes() == (whole / name).read_bytes()

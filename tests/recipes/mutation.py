@@ -44,6 +44,7 @@ HANDED_ON = {
     "train.mixed_precision",
     "train.neftune_noise_alpha",
     "train.per_device_eval_batch_size",
+    "train.save_every_minutes",
     "train.save_steps",
     "evaluation.max_new_tokens",
     "evaluation.num_beams",
