@@ -153,7 +153,8 @@ def validate(job: Fit, step: int, selection: Selection) -> Selection:
 def save_checkpoint(
     job: Fit, writer: Writer, step: int, selection: Selection, best: Tensors | None
 ) -> None:
-    """Copy the state; rank 0 writes it while the others go on."""
+    """Copy the state, when the last one is written; a thread of rank 0 writes it while all go on."""
+    writer.wait()
     state = State(
         job.engine.trainable_state(),
         job.engine.optimizer_state(),

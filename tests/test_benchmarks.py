@@ -33,7 +33,7 @@ def test_resuming_is_measured(tmp_path: Path) -> None:
     small = ("--rows", "40", "--pairs", "1", "--width", "64", "--layers", "1", "--rank", "4")
     early, stall = map(json.loads, run("resume.py", tmp_path, *small).splitlines()[-2:])
     assert early["early_s"] > 0 and len(early["ratios"]) == 1
-    assert stall["steps"] == 12 and len(stall["stalls"]) == 4 and stall["stall_s"] > 0
+    assert stall["steps"] == 24 and len(stall["stalls"]) == 4 and stall["stall_s"] > 0
 
 
 def test_kills_are_played(tmp_path: Path) -> None:

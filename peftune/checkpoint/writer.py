@@ -25,8 +25,7 @@ class Writer:
         self.pool.shutdown()
 
     def submit(self, write: Callable[[], object]) -> None:
-        """Start `write`. Waits for the one before, so that no more than one state waits in memory;
-        raises what that one raised."""
+        """Start `write` when the one before is done; raises what that one raised."""
         self.wait()
         self.pending = self.pool.submit(write)
 
