@@ -106,6 +106,7 @@ class DeepSpeedZero:
 
         found = {}
         kept = self._kept_state()
+        self._link_state()
         for name, parameter in trainable_parameters(self.module) if kept else ():
             for moment, value in kept.items():
                 whole = (
@@ -154,7 +155,13 @@ class DeepSpeedZero:
                     kept.setdefault(moment, torch.zeros_like(flat))
                 else:
                     kept.setdefault(moment, torch.zeros_like(value)).copy_(value)
-        if self.stage < 3:
+        self._link_state()
+
+    def _link_state(self) -> None:
+        """Let each parameter find its part of the state. DeepSpeed links all groups after the step of the
+        first, when the others have no state yet."""
+        if self.stage < 3 and self._kept_state():
+            self.optimizer._hp_optimizer_states_linked = False
             self.optimizer._lazy_init_hp_params_optimizer_state()
 
     def frozen_weights(self) -> Iterator[tuple[str, torch.Tensor]]:

@@ -60,6 +60,8 @@ class Case:
     """What it left: trainable parameters and optimizer state."""
     last_step: int | None = None
     """Where to stop before the end."""
+    then: tuple[Tensors, Tensors] | None = None
+    """What the engine takes over after `last_step`, to go on to the end."""
     broken: str = ""
     """A function of breaks.py that changes the loop first."""
 
@@ -107,6 +109,8 @@ class Outcome:
     """The optimizer's state, on rank 0."""
     taken_over: Tensors = field(default_factory=dict)
     """The same right after a state was loaded."""
+    resumed: "Outcome | None" = None
+    """What came of `Case.then`."""
 
 
 def adapted_model(case: Case, sharded: bool = False) -> PeftModel:
@@ -201,19 +205,31 @@ def _run(case: Case, rank: int) -> Outcome:
     engine.step = recorded  # type: ignore[method-assign]
     training = Training(engine, case.rows, case.batching, case.section, case.plan, SEED)
     if case.state is not None:
-        parameters, moments = case.state
-        engine.restart(parameters)
-        engine.load_optimizer_state(moments)
-        outcome.taken_over = engine.optimizer_state()
+        take_over(engine, case.state, outcome)
     for record in train(training, case.finished_steps):
         outcome.losses.append(record.loss)
         outcome.norms.append(record.grad_norm)
         outcome.targets.append(record.target_tokens)
-        if case.evaluates or record.step == case.plan.total_steps:
+        if case.evaluates or record.step in (case.plan.total_steps, case.last_step):
             held_out = held_out_loss(engine, case.rows, case.batching, case.eval_batch)
             outcome.held_out.append(held_out.loss)
         if record.step == case.last_step:
             break
     outcome.adapter = engine.trainable_state()
     outcome.moments = engine.optimizer_state()
+    if case.then is not None:
+        outcome.resumed = resumed = Outcome()
+        take_over(engine, case.then, resumed)
+        for record in train(training, case.last_step or 0):
+            resumed.losses.append(record.loss)
+            resumed.norms.append(record.grad_norm)
+        resumed.adapter = engine.trainable_state()
     return outcome
+
+
+def take_over(engine: Engine, state: tuple[Tensors, Tensors], outcome: Outcome) -> None:
+    """Give an engine the state of another, and note what it then has."""
+    parameters, moments = state
+    engine.restart(parameters)
+    engine.load_optimizer_state(moments)
+    outcome.taken_over = engine.optimizer_state()

@@ -2,6 +2,7 @@
 
 import os
 import traceback
+from copy import deepcopy
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -57,7 +58,8 @@ class Group:
             ready = wait([pipe for pipe in self.pipes if pipe not in answers], timeout=120)
             for pipe in ready:
                 outcome, error = pipe.recv()  # type: ignore[union-attr]
-                answers[pipe] = outcome
+                # What comes through a pipe holds a file for each tensor as long as it lives.
+                answers[pipe] = deepcopy(outcome)
                 if error:
                     self.stop()
                     raise RuntimeError(error)
