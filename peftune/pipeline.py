@@ -85,12 +85,13 @@ def run_on_ranks(context: Run, signals: Signals, started: float) -> None:
         console.print(note, highlight=False, soft_wrap=True)
     if start.finished:
         return
-    if context.ranks.is_main:
-        Thread(target=identity, name="identity", daemon=True).start()
     at = context.ranks.at
     at("loading the model")
     engine = start_engine(context, adapted_model(context))
     open_folder(context, start)
+    if context.ranks.is_main:
+        # The first checkpoint wants it, and hashing the base weights takes a while.
+        Thread(target=identity, name="identity", daemon=True).start()
     with (
         trackers(context, start) as track,
         Reporter(

@@ -50,6 +50,7 @@ NO_NUMBER: Any = {
     },
 }
 Identity = Mapping[str, Any]
+WEIGHTS = "model*.safetensors"
 
 
 def recipe_identity(recipe: Recipe) -> dict[str, Any]:
@@ -102,15 +103,13 @@ def start_identity(recipe: Recipe, initial: Mapping[str, torch.Tensor]) -> dict[
 
 
 def weights_digest(section: ModelSection) -> str:
-    """Of the bytes of the base model's weight files."""
-    folder = Path(
-        model_location(section)
-        if is_local(section)
-        else snapshot_download(
-            section.model_name_or_path, revision=section.revision, local_files_only=True
-        )
-    )
-    return files_digest(sorted(folder.glob("*.safetensors")))
+    """Of the bytes of the base model's weight files, fetched from the Hub if they are not here yet."""
+    if is_local(section):
+        folder = Path(model_location(section))
+    else:
+        name, revision = section.model_name_or_path, section.revision
+        folder = Path(snapshot_download(name, revision=revision, allow_patterns=[WEIGHTS]))
+    return files_digest(sorted(folder.glob(WEIGHTS)))
 
 
 def differences(saved: Identity, now: Identity) -> dict[str, str]:

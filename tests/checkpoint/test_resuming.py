@@ -345,3 +345,19 @@ def test_a_mixture_goes_on_exactly(tree: Any, own_data: Path, tmp_path: Path) ->
     part = train(tmp_path / "part", evaluation, "resume=auto")
     for name in ("adapter_model.safetensors", "metrics.jsonl"):
         assert (part / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_a_tracker_has_each_step_once(tree: Any, tmp_path: Path) -> None:
+    """What the killed run has sent after its checkpoint is hidden by the run that goes on."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    tracked = "train.report_to=[tensorboard]"
+    run = train(tmp_path, tree, tracked)
+    (run / "all_results.json").unlink()
+    shutil.rmtree(run / "checkpoint-6")
+    train(tmp_path, tree, tracked, "resume=auto")
+    # Settings have a folder of their own below.
+    folder = min((str(path.parent) for path in run.rglob("events.out.tfevents.*")), key=len)
+    events = EventAccumulator(folder)
+    events.Reload()
+    assert [event.step for event in events.Scalars("train/loss")] == [1, 2, 3, 4, 5, 6]
