@@ -11,8 +11,10 @@ import argparse
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import yaml
 
@@ -61,12 +63,12 @@ def main() -> None:
             play(world_size, kills, Random(chosen.seed))
 
 
-def play(world_size: int, kills: int, random: Random) -> None:
-    """All kills of one number of ranks."""
+def play(world_size: int, kills: int, random: Random, tree: Mapping[str, Any] = RECIPE) -> None:
+    """All kills of one number of ranks, of a recipe with STEPS steps."""
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         recipe = Path(folder) / "recipe.yaml"
-        recipe.write_text(yaml.safe_dump(RECIPE), encoding="utf-8")
+        recipe.write_text(yaml.safe_dump({**tree}), encoding="utf-8")
         game = Game(recipe, Path(folder), STEPS, random, world_size)
         game.play(kills)
         minutes = (time.monotonic() - started) / 60

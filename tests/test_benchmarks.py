@@ -1,4 +1,4 @@
-"""Every benchmark runs; how fast is for people to read."""
+"""Every benchmark runs; how fast is for people to read. `checkpoint/test_kills.py` has the kills."""
 
 import json
 import subprocess
@@ -34,8 +34,3 @@ def test_resuming_is_measured(tmp_path: Path) -> None:
     early, stall = map(json.loads, run("resume.py", tmp_path, *small).splitlines()[-2:])
     assert early["early_s"] > 0 and len(early["ratios"]) == 1
     assert stall["steps"] == 24 and len(stall["stalls"]) == 4 and stall["stall_s"] > 0
-
-
-def test_kills_are_played(tmp_path: Path) -> None:
-    said = run("kills.py", tmp_path, "--kills", "1", "--two-ranks", "0")
-    assert "1 rank(s): 1 kills in " in said.splitlines()[-1]

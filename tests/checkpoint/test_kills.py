@@ -1,24 +1,22 @@
 """Killed at random moments and started again, a run ends as if nobody had touched it.
 
-A small draw; `benchmarks/kills.py` makes the large one.
+A small draw of what `benchmarks/kills.py` plays, by its own function.
 """
 
-from pathlib import Path
 from random import Random
 from typing import Any
 
 import pytest
 
-from tests.checkpoint.killing import Game
-from tests.conftest import write_recipe
+from benchmarks.kills import STEPS, play
 
 
-@pytest.mark.parametrize(("world_size", "kills"), [(1, 8), (2, 3)])
+@pytest.mark.parametrize(("world_size", "kills"), [(1, 6), (2, 2)])
 def test_a_killed_run_ends_bit_for_bit_as_one_that_was_not(
-    world_size: int, kills: int, recipe_tree: dict[str, Any], tmp_path: Path
+    world_size: int, kills: int, recipe_tree: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     recipe_tree["train"] |= {"save_steps": 1, "eval_steps": 2, "load_best_model_at_end": True}
-    recipe_tree["train"] |= {"max_steps": 12, "save_total_limit": 3}
-    game = Game(write_recipe(tmp_path, recipe_tree), tmp_path, 12, Random(5), world_size)
-    game.play(kills)
-    assert game.kills.total() == kills
+    recipe_tree["train"] |= {"max_steps": STEPS, "save_total_limit": 3}
+    play(world_size, kills, Random(5), recipe_tree)
+    said = capsys.readouterr().out.splitlines()[-1]
+    assert said.startswith(f"{world_size} rank(s): {kills} kills in ")

@@ -1,8 +1,8 @@
 """Processes that stay: groups of gloo ranks that compute one case after another."""
 
 import os
+import pickle
 import traceback
-from copy import deepcopy
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -25,11 +25,20 @@ def _work(rank: int, world_size: int, meeting: str, pipe: Connection) -> None:
         "gloo", init_method=f"file://{meeting}", rank=rank, world_size=world_size
     )
     while True:
-        case = pipe.recv()
+        case = receive(pipe)
         try:
-            pipe.send((run(case, rank), ""))
+            send(pipe, (run(case, rank), ""))
         except Exception:
-            pipe.send((None, traceback.format_exc()))
+            send(pipe, (None, traceback.format_exc()))
+
+
+def send(pipe: Connection, value: Any) -> None:
+    """By value: a pipe's own way gives each tensor a file that stays open as long as it lives."""
+    pipe.send_bytes(pickle.dumps(value))
+
+
+def receive(pipe: Connection) -> Any:
+    return pickle.loads(pipe.recv_bytes())
 
 
 class Group:
@@ -46,20 +55,21 @@ class Group:
             context.Process(target=_work, args=(rank, world_size, meeting, theirs), daemon=True)
             for rank, (_, theirs) in enumerate(pairs)
         ]
-        for process in self.processes:
+        for process, (_, theirs) in zip(self.processes, pairs, strict=True):
             process.start()
+            # A rank that dies then ends its pipe.
+            theirs.close()
 
     def run(self, case: Case) -> list[Outcome]:
         """What each rank found. An error of any of them is raised, and ends the group."""
         for pipe in self.pipes:
-            pipe.send(case)
+            send(pipe, case)
         answers: dict[Any, Outcome] = {}
         while len(answers) < len(self.pipes):
             ready = wait([pipe for pipe in self.pipes if pipe not in answers], timeout=120)
             for pipe in ready:
-                outcome, error = pipe.recv()  # type: ignore[union-attr]
-                # What comes through a pipe holds a file for each tensor as long as it lives.
-                answers[pipe] = deepcopy(outcome)
+                outcome, error = receive(pipe)  # type: ignore[union-attr]
+                answers[pipe] = outcome
                 if error:
                     self.stop()
                     raise RuntimeError(error)
