@@ -90,6 +90,12 @@ def check_output_folder(recipe: Recipe, restarted: bool) -> None:
         raise RecipeError(f"output_dir: {recipe.output_dir!r} is a file; name a folder.")
     if os.path.isdir(folder) and _holds_something(folder):
         _check_run(recipe, folder, restarted)
+    named = recipe.resume.checkpoint
+    if named not in (None, "auto") and not os.path.isdir(folder / named):
+        raise RecipeError(
+            f"resume.checkpoint: {named} is not in {recipe.output_dir!r}; name one that is there, or "
+            "resume: auto."
+        )
     parent = next(place for place in folder.absolute().parents if os.path.exists(place))
     try:
         # Permission bits do not tell: root, full disks and read-only mounts all have their own way.

@@ -48,8 +48,9 @@ class Lifeline:
             threading.Thread(target=self._listen, args=(peer,), daemon=True).start()
 
     def at(self, stage: str) -> None:
-        """Tell what this rank does now."""
-        for peer in self.peers:
+        """Tell rank 0 what this rank does now. It needs no answer: all ranks do the same in turn."""
+        for peer in self.peers if self.rank > 0 else ():
+            peer.stage = stage
             peer.say(stage=stage)
 
     def close(self, code: int) -> None:
@@ -138,10 +139,12 @@ def _accept(server: socket.socket, token: str, count: int) -> list[Peer]:
     try:
         while len(peers) < count:
             connection, _ = server.accept()
-            _keep_alive(connection)
+            # A stranger may say nothing at all.
+            connection.settimeout(CONNECT_S)
             peer = Peer(connection, 0, "", "starting")
             hello: dict[str, Any] = next(_messages(peer), {})
             if hello.get("token") == token:
+                _keep_alive(connection)
                 peer.rank = hello["rank"]
                 peers.append(peer)
     except TimeoutError:
@@ -155,7 +158,6 @@ def _dial(address: str, port: int, token: str, rank: int) -> list[Peer]:
         connection = socket.create_connection((address, port), timeout=CONNECT_S)
     except OSError:
         return []
-    connection.settimeout(None)
     _keep_alive(connection)
     peer = Peer(connection, 0, "", "starting")
     peer.say(token=token, rank=rank)
@@ -163,6 +165,8 @@ def _dial(address: str, port: int, token: str, rank: int) -> list[Peer]:
 
 
 def _keep_alive(connection: socket.socket) -> None:
+    """Wait for messages as long as the host at the other end answers."""
+    connection.settimeout(None)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     for option, value in KEEPALIVE:
