@@ -31,9 +31,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from peftune import fitting
-from peftune.checkpoint.folder import MANIFEST
+from peftune.checkpoint.folder import MANIFEST, seal
 from peftune.cli import train_recipe
-from peftune.fingerprints import file_sha256
 
 EMBEDDED = Path(fitting.__file__).parent / "embedded" / "decoder"
 
@@ -95,9 +94,8 @@ def age(run: Path, late: int) -> str:
         if name.endswith(":step"):
             tensor.fill_(late)
     save_file(state, old / "state.safetensors")
-    names = json.loads((old / MANIFEST).read_text(encoding="utf-8"))["files"]
-    files = {n: {"bytes": (old / n).stat().st_size, "sha256": file_sha256(old / n)} for n in names}
-    (old / MANIFEST).write_text(json.dumps({"files": files}), encoding="utf-8")
+    (old / MANIFEST).unlink()
+    seal(old)
     return old.name
 
 

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,7 +53,7 @@ def fit(job: Fit, start: Start) -> None:
     section, plan = job.context.recipe.train, job.context.plan
     selection, best, step = start.selection, start.best, start.step
     job.reporter.restart_clock()
-    with Writer() as writer, job.signals.waiting():
+    with closing(Writer()) as writer, job.signals.waiting():
         clock = SaveClock(job, writer)
         for record in steps(job, start, clock.asks):
             job.reporter.step(record)

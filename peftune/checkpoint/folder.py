@@ -25,7 +25,7 @@ def write_checkpoint(run_folder: Path, step: int, write: Callable[[Path], None])
     with storing(aside, 0):
         aside.mkdir(parents=True)
     write(aside)
-    _seal(aside)
+    seal(aside)
     with storing(final, 0):
         os.replace(aside, final)
     sync_file(run_folder)
@@ -33,8 +33,8 @@ def write_checkpoint(run_folder: Path, step: int, write: Callable[[Path], None])
     return final
 
 
-def _seal(folder: Path) -> None:
-    """Sync every file, and write down how long each is and what is in it."""
+def seal(folder: Path) -> None:
+    """Sync every file of a folder without manifest, and write down how long it is and what is in it."""
     files = {}
     for path in sorted(folder.iterdir()):
         sync_file(path)

@@ -80,6 +80,12 @@ class Started:
         """What has been printed since this start."""
         return self.said[self.before :]
 
+    def wait_for(self, name: str) -> None:
+        """Until a file of the run is there, which must not end before."""
+        while not (self.run / name).exists():
+            self.ranks[0].join(0.005)
+            assert self.ranks[0].exitcode is None, self.said[-3000:]
+
     def pid(self, rank: int) -> int:
         found = self.ranks[rank].pid
         assert found is not None

@@ -33,12 +33,6 @@ def whole(recipe: Path, tmp_path: Path) -> Path:
     return started.run
 
 
-def wait_for(started: Started, name: str) -> None:
-    while not (started.run / name).exists():
-        started.ranks[0].join(0.005)
-        assert started.ranks[0].exitcode is None, started.said[-3000:]
-
-
 def limit_files(started: Started, size: int) -> None:
     """No file of the process may grow beyond so many bytes from now on."""
     resource.prlimit(started.pid(0), resource.RLIMIT_FSIZE, (size, size))
@@ -61,7 +55,7 @@ def goes_on(recipe: Path, run: Path, whole: Path) -> None:
 
 def test_a_checkpoint(recipe: Path, whole: Path, tmp_path: Path) -> None:
     started = start(recipe, tmp_path / "run", [*LONG, "train.save_steps=10"])
-    wait_for(started, "checkpoint-10/manifest.json")
+    started.wait_for("checkpoint-10/manifest.json")
     limit_files(started, 40_000)
     needed = refused(started, "state.safetensors")
     state = (started.run / "checkpoint-10" / "state.safetensors").stat().st_size
@@ -78,7 +72,7 @@ def test_the_log_of_metrics(recipe: Path, tmp_path: Path) -> None:
     """It grows beyond the log of this test, which has the same limit."""
     overrides = ["train.max_steps=110", "train.eval_steps=110", "train.save_steps=100"]
     started = start(recipe, tmp_path / "run", overrides)
-    wait_for(started, "checkpoint-100/manifest.json")
+    started.wait_for("checkpoint-100/manifest.json")
     limit_files(started, (started.run / "metrics.jsonl").stat().st_size)
     assert 0 < refused(started, "metrics.jsonl") < 500
     assert f"The last good checkpoint is {started.run}/checkpoint-100." in started.said
@@ -95,7 +89,7 @@ def steps_of(run: Path) -> list[int]:
 
 def test_the_final_artefacts(recipe: Path, whole: Path, tmp_path: Path) -> None:
     started = start(recipe, tmp_path / "run", [*LONG, "train.save_steps=10"])
-    wait_for(started, "train_results.json")
+    started.wait_for("train_results.json")
     limit_files(started, 40_000)
     needed = refused(started, "merged")
     weights = (whole / "merged" / "model.safetensors").stat().st_size

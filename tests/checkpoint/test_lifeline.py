@@ -22,12 +22,6 @@ def recipe(recipe_tree: dict[str, Any], tmp_path: Path) -> Path:
     return write_recipe(tmp_path, tree)
 
 
-def wait_for(started: Started, name: str) -> None:
-    while not (started.run / name).exists():
-        started.ranks[0].join(0.005)
-        assert started.ranks[0].exitcode is None, started.said[-3000:]
-
-
 def errors(started: Started) -> list[str]:
     return [line for line in started.said.splitlines() if line.startswith("error: ")]
 
@@ -38,7 +32,7 @@ def test_a_killed_rank_is_named_with_host_and_stage(
 ) -> None:
     more = ["train.max_steps=4000", "train.global_batch_size=12", "train.eval_steps=null"]
     started = start(recipe, tmp_path / "run", more, 3)
-    wait_for(started, "timings.jsonl")
+    started.wait_for("timings.jsonl")
     os.kill(started.pid(victim), signal.SIGKILL)
     began = time.monotonic()
     codes = started.ended()
@@ -55,7 +49,7 @@ def test_a_killed_rank_is_named_with_host_and_stage(
 def test_a_rank_that_only_waits_is_ended_too(recipe: Path, tmp_path: Path) -> None:
     """A stopped process holds its connections; the others wait in a collective until it is killed."""
     started = start(recipe, tmp_path / "run", ["train.max_steps=4000", "train.eval_steps=null"], 2)
-    wait_for(started, "timings.jsonl")
+    started.wait_for("timings.jsonl")
     os.kill(started.pid(1), signal.SIGSTOP)
     started.ranks[0].join(1.0)
     assert started.ranks[0].exitcode is None
@@ -68,7 +62,7 @@ def test_a_signal_to_one_rank_before_training_ends_both_with_its_code(
     victim: int, recipe: Path, tmp_path: Path
 ) -> None:
     started = start(recipe, tmp_path / "run", world_size=2)
-    wait_for(started, "recipe.yaml")
+    started.wait_for("recipe.yaml")
     os.kill(started.pid(victim), signal.SIGTERM)
     assert started.ended() == [75, 75], started.said[-3000:]
     assert "Traceback" not in started.said
@@ -78,7 +72,7 @@ def test_an_error_of_rank_0_alone_ends_all_with_its_code(recipe: Path, tmp_path:
     """Its log cannot be written: the folder is gone."""
     more = ["train.max_steps=4000", "train.eval_steps=null"]
     started = start(recipe, tmp_path / "run", more, 2)
-    wait_for(started, "timings.jsonl")
+    started.wait_for("timings.jsonl")
     os.rename(started.run, tmp_path / "elsewhere")
     assert started.ended() == [1, 1]
     assert "metrics.jsonl was not written: No such file or directory" in errors(started)[0]

@@ -11,9 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from peftune.checkpoint.folder import MANIFEST, problem_with
+from peftune.checkpoint.folder import MANIFEST, problem_with, seal
 from peftune.errors import CheckpointError, Interrupted, PeftuneError, RecipeError
-from peftune.fingerprints import file_sha256
 from tests.checkpoint.conftest import Again, train
 from tests.checkpoint.killing import differing
 from tests.launching import metrics
@@ -273,19 +272,17 @@ def test_a_checkpoint_of_another_run_is_refused(
         again()
 
 
-def reseal(folder: Path, tensors: dict[str, torch.Tensor]) -> None:
-    """Write other tensors into a checkpoint, with a manifest that says so."""
-    save_file(tensors, folder / "state.safetensors")
-    manifest = json.loads((folder / MANIFEST).read_text())
-    path = folder / "state.safetensors"
-    manifest["files"][path.name] = {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
-    (folder / MANIFEST).write_text(json.dumps(manifest))
+def reseal(folder: Path) -> None:
+    """A manifest of what a checkpoint now holds."""
+    (folder / MANIFEST).unlink()
+    seal(folder)
 
 
 def test_an_empty_tensor_is_no_state(killed: Path, again: Again) -> None:
     folder = killed / "checkpoint-4"
     tensors = load_file(folder / "state.safetensors")
-    reseal(folder, {**tensors, next(iter(tensors)): torch.zeros(0)})
+    save_file({**tensors, next(iter(tensors)): torch.zeros(0)}, folder / "state.safetensors")
+    reseal(folder)
     with pytest.raises(CheckpointError, match="has an empty tensor"):
         again()
 
@@ -314,10 +311,7 @@ def test_a_run_of_other_versions_is_told(
     progress = json.loads((folder / "progress.json").read_text())
     progress["versions"]["peft"] = "0.0.1"
     (folder / "progress.json").write_text(json.dumps(progress))
-    manifest = json.loads((folder / MANIFEST).read_text())
-    path = folder / "progress.json"
-    manifest["files"][path.name] = {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
-    (folder / MANIFEST).write_text(json.dumps(manifest))
+    reseal(folder)
     again()
     assert "saved with other versions: peft 0.0.1 → " in capsys.readouterr().err
 
@@ -361,3 +355,9 @@ def test_a_tracker_has_each_step_once(tree: Any, tmp_path: Path) -> None:
     events = EventAccumulator(folder)
     events.Reload()
     assert [event.step for event in events.Scalars("train/loss")] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_checkpoint_that_is_named_and_not_there_starts_nothing(tree: Any, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"resume\.checkpoint: checkpoint-9 is not in "):
+        train(tmp_path, tree, "resume=checkpoint-9")
+    assert not (tmp_path / "run").exists()

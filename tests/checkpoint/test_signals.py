@@ -26,12 +26,6 @@ def wait_for_step(started: Started, step: int) -> None:
         assert started.ranks[0].exitcode is None, started.said[-3000:]
 
 
-def wait_for_file(started: Started, name: str) -> None:
-    while not (started.run / name).exists():
-        started.ranks[0].join(0.005)
-        assert started.ranks[0].exitcode is None, started.said[-3000:]
-
-
 def steps_of(run: Path) -> int:
     log = run / "timings.jsonl"
     return len(log.read_text().splitlines()) if log.is_file() else 0
@@ -80,7 +74,7 @@ def test_a_second_signal_ends_at_once(recipe: Path, tmp_path: Path) -> None:
     """While a step is long: the second one does not wait for its end."""
     slow = ["train.gradient_accumulation_steps=100000", "train.global_batch_size=null"]
     started = start(recipe, tmp_path / "run", [*slow, "train.eval_steps=null"])
-    wait_for_file(started, "base.json")
+    started.wait_for("base.json")
     started.ranks[0].join(0.3)
     os.kill(started.pid(0), signal.SIGTERM)
     started.ranks[0].join(0.3)
@@ -91,7 +85,7 @@ def test_a_second_signal_ends_at_once(recipe: Path, tmp_path: Path) -> None:
 
 def test_before_training_it_ends_with_the_same_code(recipe: Path, tmp_path: Path) -> None:
     started = start(recipe, tmp_path / "run")
-    wait_for_file(started, "recipe.yaml")
+    started.wait_for("recipe.yaml")
     os.kill(started.pid(0), signal.SIGUSR1)
     assert started.ended() == [75]
     assert "error: stopped by SIGUSR1; go on later with resume: auto" in started.said
