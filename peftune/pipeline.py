@@ -12,8 +12,10 @@ from typing import Any
 import torch
 from peft import PeftModel
 from rich.console import Console
+from transformers import PreTrainedModel
 
 from peftune.adapters import attach, parameter_groups
+from peftune.adapters.fused import fuse
 from peftune.artefacts import load_frozen, write_adapter, write_card, write_merged, write_tokenizer
 from peftune.checkpoint.folder import checkpoint_steps
 from peftune.combination import check_machine
@@ -27,6 +29,7 @@ from peftune.errors import StorageError
 from peftune.evaluation.evaluate import Measurement
 from peftune.fitting import TRAIN_RESULTS, Fit, fit
 from peftune.measurement import EVAL_RESULTS, measure, report_results
+from peftune.model.unpadding import is_unpadded, unpad
 from peftune.preparation import plan_for, prepare_data
 from peftune.recipe import Recipe
 from peftune.records import read_json, write_json
@@ -45,6 +48,7 @@ from peftune.training.dropout import checkpoint_contexts, draw_by_rows, has_laye
 from peftune.training.optimizer import build_optimizer
 from peftune.training.randomness import seed_initialisation
 from peftune.training.reporting import Reporter
+from peftune.training.supervised_head import supervise
 from peftune.training.tracking import resumed_arguments, tracker_ids
 
 
@@ -137,7 +141,22 @@ def adapted_model(context: Run) -> PeftModel:
             {"use_reentrant": False, "context_fn": checkpoint_contexts}
         )
     seed_initialisation(recipe.seed)
-    return attach(recipe.adapter, model, head.objective.task_type, new)
+    adapted = attach(recipe.adapter, model, head.objective.task_type, new)
+    return compute_fast(context, adapted)
+
+
+def compute_fast(context: Run, adapted: PeftModel) -> PeftModel:
+    """Compute less and the same: no padding, no scores that nobody reads, one update for each layer."""
+    base = adapted.get_base_model()
+    assert isinstance(base, PreTrainedModel)
+    if context.recipe.train.padding_free:
+        unpad(base)
+    if context.prepared.head.objective.generates:
+        supervise(base)
+    if context.launch.engine != "zero3":
+        # ZeRO-3 gathers a weight when its own layer is called.
+        fuse(adapted)
+    return adapted
 
 
 def start_engine(context: Run, model: PeftModel) -> Engine:
@@ -185,6 +204,13 @@ def introduce(context: Run, engine: Engine, reporter: Reporter) -> None:
         f"{trainable:,} trainable parameters, {context.launch.engine} on {plan.world_size} "
         f"process(es), {plan.total_steps} steps of {plan.global_batch_size} rows"
     )
+    base = engine.module.get_base_model()
+    assert isinstance(base, PreTrainedModel)
+    if context.recipe.train.padding_free and not is_unpadded(base):
+        reporter.say(
+            f"train.padding_free: the code of {base.config.model_type} computes padding too, so rows of "
+            "like length share a forward pass"
+        )
     if has_layerdrop(engine.module):
         reporter.say("LayerDrop of this model is off: it would skip layers for whole batches")
 
@@ -258,9 +284,8 @@ def measure_again(context: Run) -> None:
     # The base's own head is the one that training started from.
     seed_initialisation(context.recipe.seed)
     frozen, _ = load_frozen(context.recipe, head, device, context.launch.sharded)
-    engine = start_engine(
-        context, PeftModel.from_pretrained(frozen, str(folder), is_trainable=True)
-    )
+    trained = PeftModel.from_pretrained(frozen, str(folder), is_trainable=True)
+    engine = start_engine(context, compute_fast(context, trained))
     with engine.module.disable_adapter():
         base = measure(context, engine)
     adapted = measure(context, engine)

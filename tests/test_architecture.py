@@ -48,6 +48,7 @@ LEVELS = {
     "environment": 1,
     "signals": 1,
     "errors": -1,
+    "allocator": -1,
     "section": 0,
     "records": 0,
     "fingerprints": 0,

@@ -61,7 +61,6 @@ SAMPLES = {
     "resume.allow": "[seed]",
     "train.label_smoothing_factor": "0.1",
     "train.neftune_noise_alpha": "5.0",
-    "train.padding_free": "true",
     "train.save_total_limit": "3",
 }
 """A value for each key that some run does not read."""

@@ -212,7 +212,6 @@ def test_rows_that_are_set_aside_are_validation_rows(model_folder: Path, tmp_pat
         ("train.label_smoothing_factor", 0.5, "labels", "label"),
         ("train.label_smoothing_factor", 0.5, "value", "tags"),
         ("train.label_smoothing_factor", 0.5, "span", "causal"),
-        ("train.padding_free", "true", "label", "causal"),
     ],
 )
 def test_what_the_model_tells(

@@ -38,9 +38,9 @@ class Batching:
         """`input_ids` and `attention_mask`, int64 (rows, longest row), and `labels`.
 
         Rows are padded on the right. `labels` is int64 (rows, longest row) for causal, masked and
-        tags, (rows, longest target) for seq2seq and corrupted, with `decoder_input_ids` of that
-        shape; (rows, 1) for label and (rows, 2) for span; float32 (rows, labels) for labels and
-        value. `token_type_ids` are there where the tokenizer has them.
+        tags, (rows, longest target) for seq2seq and corrupted, with `decoder_input_ids` and
+        `decoder_attention_mask` of that shape; (rows, 1) for label and (rows, 2) for span; float32
+        (rows, labels) for labels and value. `token_type_ids` are there where the tokenizer has them.
         """
         width = max(len(row.input_ids) for row in rows)
         batch = {
@@ -50,21 +50,6 @@ class Batching:
         if rows[0].token_type_ids:
             batch["token_type_ids"] = _padded([row.token_type_ids for row in rows], width, 0)
         return batch | self._targets([row.labels for row in rows], width)
-
-    def concatenated(self, rows: Sequence[EncodedRow]) -> Batch:
-        """The same for causal rows without padding: one row after another, each from position 0.
-
-        `input_ids`, `position_ids` and `labels`, int64 (1, tokens). The first token of a row, which
-        nothing precedes, is not learnt. transformers keeps rows apart where positions restart.
-        """
-        import torch
-
-        columns = {
-            "input_ids": [token for row in rows for token in row.input_ids],
-            "position_ids": [place for row in rows for place in range(len(row.input_ids))],
-            "labels": [label for row in rows for label in (IGNORED, *row.labels[1:])],
-        }
-        return {name: torch.tensor([column]) for name, column in columns.items()}
 
     def _targets(self, labels: list[tuple[float, ...]], width: int) -> Batch:
         match self.objective:
@@ -76,6 +61,7 @@ class Batching:
                 return {
                     "labels": _padded(labels, longest, IGNORED),
                     "decoder_input_ids": _padded(decoder, longest, self.pad_token_id),
+                    "decoder_attention_mask": _padded([(1,) * len(r) for r in labels], longest, 0),
                 }
             case "label" | "span":
                 return {"labels": _padded(labels, len(labels[0]), IGNORED)}

@@ -11,14 +11,12 @@ from pathlib import Path
 if __name__ == "__main__":
     # Python puts this folder on the path of a script; the package is two levels up.
     sys.path[0] = str(Path(__file__).resolve().parents[2])
-    from peftune.embedded.tuned_memory import restart_tuned
-
-    restart_tuned()
 
 import torch
 from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
+from peftune.allocator import keep_freed_memory
 from peftune.embedded.make_dialogues import make_row, make_splits
 from peftune.embedded.narration import make_story
 from peftune.embedded.pretraining import SEED, adamw, fit, minutes_asked, save, train_bpe
@@ -94,6 +92,7 @@ def window_loss(model: PreTrainedModel, ids: torch.Tensor) -> torch.Tensor:
 
 def main() -> None:
     """Tokenizer, model, training, folder."""
+    keep_freed_memory()
     minutes = minutes_asked()
     tokenizer = train_tokenizer()
     model = new_model(tokenizer)

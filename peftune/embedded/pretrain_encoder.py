@@ -11,15 +11,13 @@ from pathlib import Path
 if __name__ == "__main__":
     # Python puts this folder on the path of a script; the package is two levels up.
     sys.path[0] = str(Path(__file__).resolve().parents[2])
-    from peftune.embedded.tuned_memory import restart_tuned
-
-    restart_tuned()
 
 import torch
 from tokenizers import processors
 from torch.nn import functional
 from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
 
+from peftune.allocator import keep_freed_memory
 from peftune.embedded.corpora import encoder_documents
 from peftune.embedded.pretraining import (
     SEED,
@@ -121,6 +119,7 @@ def masked_loss(model: BertForMaskedLM, batch: Batch) -> torch.Tensor:
 
 def main() -> None:
     """Tokenizer, model, training, folder."""
+    keep_freed_memory()
     minutes = minutes_asked()
     tokenizer = train_tokenizer()
     model = new_model(tokenizer)

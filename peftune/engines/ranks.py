@@ -14,6 +14,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedType, InitProcessGroupKwargs
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
+from peftune.allocator import keep_freed_memory
 from peftune.engines.launch import Launch
 from peftune.engines.lifeline import Lifeline, connect
 from peftune.errors import PeftuneError
@@ -146,6 +147,7 @@ def start_ranks(launch: Launch, log_with: tuple[str, ...], project_dir: str) -> 
     if not torch.cuda.is_available() or launch.use_cpu:
         # DeepSpeed would look for other accelerators; on CPU ranks it must take this one.
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
+        keep_freed_memory()
         if launch.world_size > 1:
             handlers.append(InitProcessGroupKwargs(backend="gloo"))
     if launch.world_size > 1 and launch.restarts:

@@ -73,7 +73,7 @@ def row_loss_of(small: Training, batch: Batch) -> tuple[torch.Tensor, int]:
 def single_rows(small: Training) -> Iterator[Batch]:
     """Each row of the step as a batch of its own."""
     for i, row in enumerate(small.rows):
-        batch = named_batch(small.batching, [small.batching.drawn(row, i, 0)], [i], False)
+        batch = named_batch(small.batching, [small.batching.drawn(row, i, 0)], [i])
         yield to_device(batch, small.engine.ranks.device)
 
 

@@ -86,10 +86,7 @@ def longest_rows(trial: Trial, split: Split, count: int) -> Batch:
     rows, training = trial.context.prepared.rows[split], trial.training
     picked = longest_places(rows.lengths(), count)
     drawn = [training.batching.drawn(rows[i], i, 0) for i in picked]
-    free = training.section.padding_free and split == "train"
-    return to_device(
-        named_batch(training.batching, drawn, [*picked], free), trial.engine.ranks.device
-    )
+    return to_device(named_batch(training.batching, drawn, [*picked]), trial.engine.ranks.device)
 
 
 def longest_places(lengths: np.ndarray, count: int) -> list[int]:

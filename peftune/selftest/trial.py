@@ -81,18 +81,21 @@ class Trial:
         picked = [order[0], order[len(order) // 2], order[-1]]
         return [self.training.batching.drawn(self.training.rows[int(i)], int(i)) for i in picked]
 
-    def batch(self, rows: Sequence[EncodedRow], padding_free: bool = False) -> Batch:
+    def batch(self, rows: Sequence[EncodedRow]) -> Batch:
         """Rows as one batch on the device, as the loop makes it."""
-        made = named_batch(self.training.batching, [*rows], [*range(len(rows))], padding_free)
+        made = named_batch(self.training.batching, [*rows], [*range(len(rows))])
         return to_device(made, self.engine.ranks.device)
 
     @torch.no_grad()
-    def scores(self, batch: Batch, model: torch.nn.Module | None = None) -> torch.Tensor:
+    def scores(
+        self, batch: Batch, model: torch.nn.Module | None = None, padded: bool = False
+    ) -> torch.Tensor:
         """The scores of a batch in eval mode, float32 on the CPU, by the engine's model or another."""
         module = self.engine.module if model is None else model
         module.eval()
         with self.engine.autocast():
-            return model_logits(module, batch, self.training.batching.objective).float().cpu()
+            found = model_logits(module, batch, self.training.batching.objective, padded)
+            return found.float().cpu()
 
     def small_training(self, rows: list[EncodedRow], per_device: int) -> Training:
         """The training on `rows` alone, all in one step."""

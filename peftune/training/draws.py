@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import torch
 
 from peftune.errors import TrainingError
+from peftune.model.documents import current_reading
 from peftune.training.randomness import derived_seed
 
 ONES = 2**32 - 1
@@ -23,23 +24,22 @@ class RowDraws:
     """The draws of one forward pass, each of which goes on with every row's own numbers."""
 
     keys: torch.Tensor
-    """A row's number, int64 below 2**32: (rows, 1), or where rows are packed (1, tokens)."""
+    """Each row's number, int64 below 2**32, (rows,)."""
     step_key: torch.Tensor
     """The same for what all rows of a step share, int64 (1,)."""
-    positions: torch.Tensor | None = None
-    """Each token's place in its row, int64 (1, tokens), where rows are packed."""
     count: int = 0
     """Draws so far: the masks of one layer are not those of the next."""
     shared: bool = False
     """Whether what is drawn now belongs to no row."""
-    places: dict[tuple[tuple[int, ...], torch.Size], torch.Tensor] = field(default_factory=dict)
-    """By token axes and shape without rows, a number for each place: the same in every layer."""
+    places: dict[tuple[int | None, torch.Size], torch.Tensor] = field(default_factory=dict)
+    """By whose documents they are and the shape without rows, a number for each place: the same in
+    every layer."""
 
     def uniform(self, like: torch.Tensor) -> torch.Tensor:
         """Numbers in [0, 1), float32 in the shape of `like`.
 
-        `like` is (rows, …) or (rows * k, …); with packed rows (1, tokens, …), (tokens, …), or
-        attention weights (1, heads, tokens, tokens). Raises TrainingError for other shapes.
+        `like` is (rows, …) or (rows * k, …); without padding (1, tokens, …), (tokens, …), or the
+        attention weights of one row, (1, …). Raises TrainingError for other shapes.
         """
         return (self._bits(like) >> 8 & 0xFFFFFF).float() * 2.0**-24
 
@@ -53,14 +53,16 @@ class RowDraws:
         SplitMix (Steele, Lea & Flood 2014, "Fast splittable pseudorandom number generators") with
         32 bits: a mixed Weyl sequence whose start and increment are the row's own.
         """
-        self.count += 1
+        reading = current_reading()
+        # Attention without padding takes one row after another, in what is one draw for all.
+        if reading is None or not reading.row:
+            self.count += 1
         salt, axes = derived_seed(self.count), self._axes(like)
-        keys = axes.keys.flatten()
         start, increment = (
-            _along(_as_int32(_mixed_int64(keys ^ part)), axes.key_axis, axes.shape)
+            _along(_as_int32(_mixed_int64(axes.keys ^ part)), axes.key_axis, axes.shape)
             for part in (salt & ONES, salt >> 31)
         )
-        kind = (axes.token_axes, axes.shape[1:])
+        kind = (axes.stack, axes.shape[1:])
         if kind not in self.places:
             self.places[kind] = _places(axes, like.device)
         place = self.places[kind]
@@ -69,9 +71,13 @@ class RowDraws:
     def _axes(self, like: torch.Tensor) -> "Axes":
         if self.shared:
             return Axes(torch.Size((1, *like.shape)), self.step_key)
-        if self.positions is None:
+        reading = current_reading()
+        if reading is None or reading.now is None:
             return _by_rows(like, self.keys)
-        return _by_tokens(like, self.keys, self.positions[0])
+        if reading.row is not None:
+            return _by_rows(like, self.keys[reading.row][None])
+        documents = reading.documents[reading.now]
+        return _by_tokens(like, self.keys[documents.rows], documents.positions, reading.now)
 
 
 @dataclass(frozen=True)
@@ -83,18 +89,18 @@ class Axes:
     keys: torch.Tensor
     """The numbers of the rows, one for each place along `key_axis`."""
     key_axis: int = 0
-    token_axes: tuple[int, ...] = ()
-    """Axes of packed tokens."""
+    stack: int | None = None
+    """Whose documents they are, where `key_axis` is one of tokens without padding."""
     positions: torch.Tensor | None = None
-    """Along these, each token's place in its row."""
+    """There each token's place in its row."""
 
 
 def row_draws(seed: int, step: int, batch: Mapping[str, torch.Tensor]) -> RowDraws:
-    """The draws of a step (from 0) for a batch with `row_ids`, and `position_ids` if it is packed."""
-    salt, rows = derived_seed(seed, "step", step), batch["row_ids"]
+    """The draws of a step (from 0) for a batch with `row_ids`."""
+    salt, rows = derived_seed(seed, "step", step), batch["row_ids"][:, 0]
     of_step = _mixed_int64(torch.tensor([salt & ONES], device=rows.device)) ^ salt >> 31
     keys = _mixed_int64(_mixed_int64(rows & ONES) * AXES[0] & ONES ^ of_step)
-    return RowDraws(keys, of_step, batch.get("position_ids"))
+    return RowDraws(keys, of_step)
 
 
 def _places(axes: Axes, device: torch.device) -> torch.Tensor:
@@ -103,7 +109,7 @@ def _places(axes: Axes, device: torch.device) -> torch.Tensor:
     for axis, size in enumerate(axes.shape):
         if axis:
             steps = torch.arange(size, device=device)
-            if axes.positions is not None and axis in axes.token_axes:
+            if axes.positions is not None and axis == axes.key_axis:
                 steps = axes.positions
             numbers = _as_int32(steps * AXES[(axis - 1) % len(AXES)] & ONES)
             place = place + _along(numbers, axis, axes.shape)
@@ -123,14 +129,13 @@ def _by_rows(like: torch.Tensor, keys: torch.Tensor) -> Axes:
     return Axes(split, keys)
 
 
-def _by_tokens(like: torch.Tensor, keys: torch.Tensor, positions: torch.Tensor) -> Axes:
-    tokens = len(positions)
+def _by_tokens(
+    like: torch.Tensor, keys: torch.Tensor, positions: torch.Tensor, stack: int | None
+) -> Axes:
     shape = like.shape if like.shape[0] == 1 else torch.Size((1, *like.shape))
-    if len(shape) == 4 and shape[2:] == (tokens, tokens):
-        return Axes(shape, keys, 2, (2, 3), positions)
-    if shape[1] == tokens:
-        return Axes(shape, keys, 1, (1,), positions)
-    raise _not_of_rows(like)
+    if shape[1] != len(positions):
+        raise _not_of_rows(like)
+    return Axes(shape, keys, 1, stack, positions)
 
 
 def _not_of_rows(like: torch.Tensor) -> TrainingError:

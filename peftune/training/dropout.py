@@ -1,7 +1,7 @@
 """Dropout whose masks belong to rows, put in the place of torch's for a forward pass."""
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import replace
 from typing import Any
@@ -12,6 +12,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 from transformers import PreTrainedModel
 
+from peftune.model.documents import Reading, reading_again, reading_now
 from peftune.training.draws import RowDraws
 
 SHARED_DROPOUT = "pos_dropout"
@@ -84,11 +85,19 @@ def dropout_from(draws: RowDraws) -> Iterator[None]:
 
 
 def checkpoint_contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    """`context_fn` of torch.utils.checkpoint: a recomputed layer draws what it drew before."""
-    draws = _active.get()
-    if draws is None:
-        return nullcontext(), nullcontext()
-    return nullcontext(), dropout_from(replace(draws))
+    """`context_fn` of torch.utils.checkpoint: a recomputed layer reads and draws what it did before."""
+    draws, reading = _active.get(), reading_now()
+    return nullcontext(), _again(draws and replace(draws), reading)
+
+
+@contextmanager
+def _again(draws: RowDraws | None, reading: Reading | None) -> Iterator[None]:
+    with ExitStack() as contexts:
+        if reading is not None:
+            contexts.enter_context(reading_again(reading))
+        if draws is not None:
+            contexts.enter_context(dropout_from(draws))
+        yield
 
 
 def has_dropout(model: PeftModel) -> bool:

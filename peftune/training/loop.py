@@ -122,23 +122,15 @@ def micro_batches(training: Training, step: int) -> list[Batch]:
     filler, batches = batching.filler(rows), []
     for share in shares:
         picked = [filler if i is None else batching.drawn(rows[i], i, step) for i in share]
-        batch = named_batch(batching, picked, share, training.section.padding_free)
+        batch = named_batch(batching, picked, share)
         batches.append(to_device(batch, ranks.device))
     return batches
 
 
-def named_batch(
-    batching: Batching, rows: list[EncodedRow], ids: list[int | None], padding_free: bool
-) -> Batch:
-    """The rows as a batch with `row_ids`, int64 (rows, 1) or, without padding, (1, tokens).
-
-    They tell whose tokens they are; a filler has -1.
-    """
+def named_batch(batching: Batching, rows: list[EncodedRow], ids: list[int | None]) -> Batch:
+    """The rows as a batch with `row_ids`, int64 (rows, 1). They tell which it is; a filler has -1."""
     names = torch.tensor([-1 if i is None else i for i in ids])[:, None]
-    if not padding_free:
-        return {**batching.collate(rows), "row_ids": names}
-    lengths = torch.tensor([len(row.input_ids) for row in rows])
-    return {**batching.concatenated(rows), "row_ids": names.repeat_interleave(lengths, dim=0).T}
+    return {**batching.collate(rows), "row_ids": names}
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
@@ -162,11 +154,8 @@ def count_tokens(batch: Batch) -> int:
 
 def row_sizes(batch: Batch) -> torch.Tensor:
     """For each token, how many its row has; 0 for padding. int64 in the shape of `input_ids`."""
-    if "attention_mask" in batch:
-        mask = batch["attention_mask"]
-        return mask * mask.sum(dim=1, keepdim=True)
-    _, row, sizes = batch["row_ids"].unique(return_inverse=True, return_counts=True)
-    return sizes[row]
+    mask = batch["attention_mask"]
+    return mask * mask.sum(dim=1, keepdim=True)
 
 
 def accumulate(

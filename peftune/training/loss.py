@@ -5,12 +5,15 @@ B batch, T tokens of the input, U tokens of the target, V vocabulary, L labels, 
 
 import math
 from collections.abc import Mapping
+from contextlib import nullcontext
 
 import torch
 from torch.nn import functional
 
 from peftune.data.rows import IGNORED
-from peftune.objectives import ObjectiveName
+from peftune.model.documents import reading_of
+from peftune.objectives import OBJECTIVES, ObjectiveName
+from peftune.training.supervised_head import Learnt, learning
 
 Batch = Mapping[str, torch.Tensor]
 
@@ -72,12 +75,36 @@ def batch_nll_sum(
     model: torch.nn.Module, batch: Batch, objective: ObjectiveName, label_smoothing: float = 0.0
 ) -> torch.Tensor:
     """Run the model on a batch as Batching makes it, and sum the loss."""
-    logits = model_logits(model, batch, objective)
-    return nll_sum(logits, batch["labels"], objective, label_smoothing)
+    if not OBJECTIVES[objective].generates:
+        logits = model_logits(model, batch, objective)
+        return nll_sum(logits, batch["labels"], objective, label_smoothing)
+    learnt = learnt_of(batch["labels"], objective, label_smoothing)
+    with learning(learnt):
+        logits = model_logits(model, batch, objective)
+    if learnt.nll_sum is not None:
+        # The sum is over nothing; it ties the loss to the output that an engine's hooks stand at.
+        return learnt.nll_sum + logits.sum()
+    if not learnt.selected:
+        logits = logits.flatten(0, -2)[None, learnt.places]
+    return functional.cross_entropy(
+        logits[0].float(), learnt.labels, reduction="sum", label_smoothing=label_smoothing
+    )
 
 
-def model_logits(model: torch.nn.Module, batch: Batch, objective: ObjectiveName) -> torch.Tensor:
+def learnt_of(labels: torch.Tensor, objective: ObjectiveName, label_smoothing: float) -> Learnt:
+    """The learnt tokens of a batch, and where their scores are: causal ones one token earlier."""
+    wanted = targets(labels, objective)
+    mask = torch.zeros_like(labels, dtype=torch.bool)
+    mask[:, : wanted.shape[1]] = learnt(wanted)
+    return Learnt(mask.flatten().nonzero()[:, 0], wanted[learnt(wanted)], label_smoothing)
+
+
+def model_logits(
+    model: torch.nn.Module, batch: Batch, objective: ObjectiveName, padded: bool = False
+) -> torch.Tensor:
     """The model's scores, without its own loss, which is a mean over the batch.
+
+    `padded` computes the padding too, as the model's own code does it.
 
     Scores of a span are -inf at padding, so that no loss depends on the width of its batch. The
     question keeps its scores: the model learns that it holds no answer, and whoever reads the
@@ -86,7 +113,8 @@ def model_logits(model: torch.nn.Module, batch: Batch, objective: ObjectiveName)
     inputs = {name: tensor for name, tensor in batch.items() if name not in ("labels", "row_ids")}
     if objective in ("causal", "seq2seq", "corrupted"):
         inputs["use_cache"] = False  # type: ignore[assignment]
-    outputs = model(**inputs)
+    with nullcontext() if padded else reading_of(batch):
+        outputs = model(**inputs)
     if objective == "span":
         logits = torch.stack((outputs.start_logits, outputs.end_logits), dim=1)
         return logits.masked_fill(batch["attention_mask"][:, None] == 0, -math.inf)

@@ -82,9 +82,9 @@ class TrainSection(Section):
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass to save memory."""
 
-    padding_free: bool = False
-    """Put the rows of a forward pass one after another instead of padding them (decoders that write).
-    Changes no number."""
+    padding_free: bool = True
+    """Leave out padding: a model's layers compute the rows of a forward pass one after another, where
+    its code allows it, which the run says. Changes no number."""
 
     logging_steps: int = Field(1, ge=1)
     """Write a line to metrics.jsonl every so many steps."""

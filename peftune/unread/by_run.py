@@ -94,11 +94,6 @@ BY_MODEL: tuple[Unread[Learning], ...] = (
         "it would spread the target over all tokens of a window, its padding included",
     ),
     Unread(
-        ("train.padding_free",),
-        lambda known: known.objective.name != "causal",
-        "rows without padding are kept apart by decoders that write, and by no other model",
-    ),
-    Unread(
         ("train.neftune_noise_alpha",),
         lambda known: known.is_encoder_decoder,
         "encoder and decoder share the embeddings that would get the noise",

@@ -5,9 +5,11 @@ from typing import Any
 
 import pytest
 import torch
+from torch.nn import functional
 
 from peftune.data.collate import Batching
 from peftune.engines.engine import Engine
+from peftune.model import attention
 from peftune.training import loop, loss
 from peftune.training.draws import RowDraws
 
@@ -95,15 +97,18 @@ def average_over_ranks(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(loop, "count_step", own)
 
 
-def number_packed_rows_through(patch: pytest.MonkeyPatch) -> None:
-    """Positions that run on: rows without padding see each other."""
-    concatenated = Batching.concatenated
+def attend_across_rows(patch: pytest.MonkeyPatch) -> None:
+    """Rows without padding that see each other."""
+    patch.setattr(attention, "row_by_row", attention_across_rows)
 
-    def run_on(self: Batching, rows: Any) -> Any:
-        batch = concatenated(self, rows)
-        return {**batch, "position_ids": torch.arange(batch["input_ids"].shape[1])[None]}
 
-    patch.setattr(Batching, "concatenated", run_on)
+def attention_across_rows(
+    reading: Any, query: Any, key: Any, value: Any, bias: Any, causal: bool, *_: Any
+) -> list[torch.Tensor]:
+    """All rows as if they were one."""
+    shared = query.shape[1] // key.shape[1]
+    key, value = (one.repeat_interleave(shared, dim=1) for one in (key, value))
+    return [functional.scaled_dot_product_attention(query, key, value, is_causal=causal)]
 
 
 def pad_left(patch: pytest.MonkeyPatch) -> None:

@@ -76,7 +76,7 @@ def cases(draw: Draw, name: str, folder: Path, worlds: tuple[int, ...]) -> Case:
             "learning_rate": 1.0e-2,
             "adam_epsilon": 1.0e-3,
             "max_grad_norm": 0.5,
-            "padding_free": objective == "causal" and draw(st.booleans()),
+            "padding_free": draw(st.booleans()),
             "gradient_checkpointing": draw(st.booleans()),
             "label_smoothing_factor": 0.0
             if objective == "span"

@@ -13,9 +13,11 @@ from peftune import pipeline
 from peftune.adapters import attachment
 from peftune.data.encoders import causal
 from peftune.errors import DataError, ModelError, PeftuneError
+from peftune.model import attention as unpadded
 from peftune.selftest import attention
 from peftune.training import loop, loss
 from tests.conftest import CHAT_TEMPLATE
+from tests.contract.breaks import attention_across_rows
 from tests.selftest.conftest import Tree, tried
 
 Patch = pytest.MonkeyPatch
@@ -89,7 +91,7 @@ def test_an_adapter_where_nothing_passes(
 
         def cut(model: Any) -> None:
             layer = model.get_base_model().bert.encoder.layer[1].output
-            layer.dense.forward = lambda hidden: torch.zeros(*hidden.shape[:-1], 64)
+            layer.dense.register_forward_hook(lambda _module, _given, made: torch.zeros_like(made))
 
         with_model(patch, cut)
         text = stopped(recipe_tree, "gradients")
@@ -143,6 +145,7 @@ def test_attention_that_reaches_padding(
     data = {"path": str(labelled_folder), "max_length": 64}
     recipe_tree |= {"task": "classify", "data": data, "evaluation": {}}
     recipe_tree["model"]["model_name_or_path"] = str(models["bert"])
+    recipe_tree["train"]["padding_free"] = False
     attending(monkeypatch, lambda causal_mask: None)
     assert "attention reaches padding or other rows" in stopped(recipe_tree, "padding")
 
@@ -156,16 +159,8 @@ def test_attention_that_reaches_later_tokens(recipe_tree: Tree, monkeypatch: Pat
     assert "attention reaches later tokens" in stopped(recipe_tree, "causality")
 
 
-def test_packed_rows_that_see_each_other(recipe_tree: Tree, monkeypatch: Patch) -> None:
-    recipe_tree["train"]["padding_free"] = True
-    collated = loop.Batching.concatenated
-
-    def without_borders(self: Any, rows: Any) -> Any:
-        batch = collated(self, rows)
-        batch["position_ids"] = torch.arange(batch["input_ids"].shape[1])[None]
-        return batch
-
-    monkeypatch.setattr(loop.Batching, "concatenated", without_borders)
+def test_unpadded_rows_that_see_each_other(recipe_tree: Tree, monkeypatch: Patch) -> None:
+    monkeypatch.setattr(unpadded, "row_by_row", attention_across_rows)
     assert "attention reaches padding or other rows" in stopped(recipe_tree, "padding")
 
 

@@ -28,7 +28,7 @@ NUMBERS = ("step", "loss", "grad_norm", "eval_loss", "learning_rate")
 @pytest.mark.parametrize(
     "keys",
     [
-        {"train": {"padding_free": True, "gradient_checkpointing": True}},
+        {"train": {"padding_free": False, "gradient_checkpointing": True}},
         {"quantization": {"method": "bnb-nf4"}, "train": {"mixed_precision": "bf16"}},
         {"quantization": {"method": "bnb-int8"}, "adapter": {"method": "dora", "r": 4}},
         {"adapter": {"method": "lora", "r": 4, "init_lora_weights": "pissa"}},
@@ -36,7 +36,7 @@ NUMBERS = ("step", "loss", "grad_norm", "eval_loss", "learning_rate")
         {"train": {"label_smoothing_factor": 0.1, "neftune_noise_alpha": 5.0}},
         {"adapter": {"method": "lora", "r": 4, "modules_to_save": ["embed_tokens"]}},
     ],
-    ids=["unpadded", "nf4", "int8", "pissa", "ia3", "noise", "tied"],
+    ids=["padded", "nf4", "int8", "pissa", "ia3", "noise", "tied"],
 )
 def test_a_decoder_passes(keys: dict[str, Any], recipe_tree: Tree) -> None:
     for section, values in keys.items():

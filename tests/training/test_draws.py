@@ -1,5 +1,7 @@
 """Random numbers of a row are its own: wherever it stands, however wide its batch is."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import product
 
@@ -7,6 +9,7 @@ import pytest
 import torch
 
 from peftune.errors import TrainingError
+from peftune.model.documents import current_reading, reading_of
 from peftune.training.draws import RowDraws, row_draws
 
 WIDTH = 24
@@ -16,11 +19,14 @@ def padded(*ids: int, seed: int = 3, step: int = 5) -> RowDraws:
     return row_draws(seed, step, {"row_ids": torch.tensor(ids)[:, None]})
 
 
-def packed(lengths: dict[int, int]) -> RowDraws:
-    names = [row for row, length in lengths.items() for _ in range(length)]
-    places = [place for length in lengths.values() for place in range(length)]
-    batch = {"row_ids": torch.tensor([names]), "position_ids": torch.tensor([places])}
-    return row_draws(3, 5, batch)
+@contextmanager
+def unpadded(lengths: dict[int, int]) -> Iterator[RowDraws]:
+    """The draws of rows in layers that leave out their padding."""
+    sizes = torch.tensor([*lengths.values()])
+    mask = (torch.arange(int(sizes.max())) < sizes[:, None]).long()
+    with reading_of({"attention_mask": mask}) as reading:
+        reading.stack = 0
+        yield padded(*lengths)
 
 
 def hidden(rows: int, tokens: int) -> torch.Tensor:
@@ -37,10 +43,11 @@ def test_neighbours_order_and_padding_change_nothing() -> None:
     assert torch.equal(numbers(padded(7, 2), hidden(2, 5))[0], alone[0])
 
 
-def test_packed_rows_draw_what_they_draw_alone() -> None:
-    together = numbers(packed({2: 4, 7: 5, 9: 3}), hidden(1, 12))
+def test_unpadded_rows_draw_what_they_draw_alone() -> None:
+    with unpadded({2: 4, 7: 5, 9: 3}) as draws:
+        together = numbers(draws, hidden(1, 12))
+        flattened = numbers(draws, torch.empty(12, WIDTH))
     assert torch.equal(together[0, 4:9], numbers(padded(7), hidden(1, 5))[0])
-    flattened = numbers(packed({2: 4, 7: 5, 9: 3}), torch.empty(12, WIDTH))
     assert torch.equal(flattened, together[0])
 
 
@@ -49,12 +56,15 @@ def test_tokens_of_all_rows_in_one_axis_are_still_of_their_rows() -> None:
     assert torch.equal(flat.view(2, 5, WIDTH), numbers(padded(2, 7), hidden(2, 5)))
 
 
-def test_attention_weights_of_packed_rows_are_those_of_the_rows_alone() -> None:
+def test_attention_weights_are_those_of_the_rows_alone() -> None:
     alone = numbers(padded(7), torch.empty(1, 2, 5, 5))
     wide = numbers(padded(2, 7), torch.empty(2, 2, 9, 9))
-    together = numbers(packed({2: 4, 7: 5}), torch.empty(1, 2, 9, 9))
     assert torch.equal(wide[1, :, :5, :5], alone[0])
-    assert torch.equal(together[0, :, 4:, 4:], alone[0])
+    with unpadded({2: 4, 7: 5}) as draws:
+        current_reading().row = 0
+        draws.uniform(torch.empty(1, 2, 4, 4))
+        current_reading().row = 1
+        assert torch.equal(draws.uniform(torch.empty(1, 2, 5, 5)), alone)
 
 
 def test_seed_step_row_and_layer_each_give_other_numbers() -> None:
@@ -116,9 +126,7 @@ def test_uniform_numbers_fill_their_interval() -> None:
     assert abs(float(x.var()) - 1 / 12) < 5 * (1 / 180 / x.numel()) ** 0.5
 
 
-@pytest.mark.parametrize(
-    ("draws", "shape"), [(padded(1, 2, 3), (4, 5)), (packed({1: 4, 2: 5}), (1, 4, 8))]
-)
+@pytest.mark.parametrize(("draws", "shape"), [(padded(1, 2, 3), (4, 5)), (padded(1, 2), (1, 4, 8))])
 def test_a_tensor_that_is_not_of_rows_is_refused(draws: RowDraws, shape: tuple[int, ...]) -> None:
     with pytest.raises(
         TrainingError, match=r"cannot be told apart by rows.*adapter.lora_dropout: 0"

@@ -1,0 +1,128 @@
+"""Attention of rows that stand one after another: each looks at itself alone, without a mask for all.
+
+It enters transformers by its own interfaces, so a model's code is used as it is. Outside of layers
+without padding (generation, a model that is not served) everything is torch's own attention as before.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.nn import functional
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+from peftune.model.documents import Reading, current_reading
+
+UNPADDED = "peftune_unpadded"
+"""Its name among the attention implementations of transformers."""
+
+
+def register() -> None:
+    """Make it known to transformers."""
+    AttentionInterface.register(UNPADDED, attend)
+    AttentionMaskInterface.register(UNPADDED, shared_mask)
+
+
+def shared_mask(
+    batch_size: int,
+    q_length: int,
+    kv_length: int,
+    mask_function: Callable[..., Any],
+    attention_mask: torch.Tensor | None = None,
+    device: torch.device | str = "cpu",
+    **kwargs: Any,
+) -> torch.Tensor | None:
+    """One mask for all rows, bool (1, 1, width, width), or None where causality or nothing is masked.
+
+    All rows begin at position 0, so windows and chunks mask the same places in each of them.
+    """
+    arguments = {
+        "mask_function": mask_function,
+        "device": device,
+        **kwargs,
+    }
+    if current_reading() is None:
+        return sdpa_mask(
+            batch_size, q_length, kv_length, attention_mask=attention_mask, **arguments
+        )
+    never = {"allow_is_causal_skip": False, "allow_is_bidirectional_skip": False}
+    mask = sdpa_mask(1, q_length, kv_length, **{**arguments, **never})
+    assert mask is not None
+    plain = torch.ones_like(mask).tril()
+    return None if mask.all() or torch.equal(mask, plain) else mask
+
+
+def attend(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    is_causal: bool | None = None,
+    position_bias: torch.Tensor | None = None,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    """Attention of queries (1, heads, tokens, size) to the keys of their row: (1, tokens, heads, size).
+
+    `position_bias` is added to the scores, (1, heads, width, width), the same for all rows.
+    """
+    reading = current_reading()
+    if reading is None or reading.stack is None:
+        own = (attention_mask, dropout, scaling, is_causal, position_bias)
+        return sdpa_attention_forward(module, query, key, value, *own, **kwargs)
+    causal = bool(vars(module).get("is_causal", True) if is_causal is None else is_causal)
+    bias = _bias(attention_mask, position_bias, causal)
+    rows = row_by_row(reading, query, key, value, bias, causal and bias is None, dropout, scaling)
+    return torch.cat([row.transpose(1, 2) for row in rows], dim=1), None
+
+
+def _bias(
+    mask: torch.Tensor | None, position_bias: torch.Tensor | None, causal: bool
+) -> torch.Tensor | None:
+    """What is added to the scores, or where they count, for the widest row."""
+    if position_bias is None or position_bias.numel() == 1:
+        return mask
+    if mask is None and causal:
+        mask = torch.ones_like(position_bias[0, 0], dtype=torch.bool).tril()
+    return position_bias if mask is None else position_bias.masked_fill(~mask, -torch.inf)
+
+
+def row_by_row(
+    reading: Reading,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    bias: torch.Tensor | None,
+    causal: bool,
+    dropout: float,
+    scaling: float | None,
+) -> list[torch.Tensor]:
+    """What each row attends to, (1, heads, its tokens, size)."""
+    assert reading.own is not None
+    seen = reading.own if reading.states is None else reading.documents[0]
+    shares = zip(
+        query.split(reading.own.lengths, dim=2),
+        key.split(seen.lengths, dim=2),
+        value.split(seen.lengths, dim=2),
+        strict=True,
+    )
+    rows = []
+    for reading.row, (q, k, v) in enumerate(shares):
+        rows.append(
+            functional.scaled_dot_product_attention(
+                q,
+                k,
+                v,
+                attn_mask=None if bias is None else bias[..., : q.shape[2], : k.shape[2]],
+                dropout_p=dropout,
+                is_causal=causal,
+                scale=scaling,
+                enable_gqa=q.shape[1] != k.shape[1],
+            )
+        )
+    reading.row = None
+    return rows

@@ -1,0 +1,111 @@
+"""Which tokens of a padded batch belong to which row, for code that computes rows without padding."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch.nn import functional
+
+
+@dataclass(frozen=True)
+class Documents:
+    """Rows that were padded on the right, seen one after another."""
+
+    lengths: tuple[int, ...]
+    """Tokens of each row; at least one."""
+    width: int
+    """Tokens of a row with its padding."""
+    places: torch.Tensor
+    """Where each token stands in the flattened batch, int64 (tokens,)."""
+    rows: torch.Tensor
+    """Each token's row, int64 (tokens,)."""
+    positions: torch.Tensor
+    """Each token's place in its row, int64 (tokens,)."""
+
+    def unpadded(self, padded: torch.Tensor) -> torch.Tensor:
+        """(rows, width, …), or one row for all, (1, width, …), without padding: (1, tokens, …)."""
+        if padded.shape[0] == 1 and len(self.lengths) > 1:
+            return padded[:, self.positions]
+        if len(self.places) == len(self.lengths) * self.width:
+            return padded.flatten(0, 1)[None]
+        return padded.flatten(0, 1).index_select(0, self.places)[None]
+
+    def padded(self, tokens: torch.Tensor) -> torch.Tensor:
+        """(1, tokens, …) with zeros for padding: (rows, width, …)."""
+        if len(self.places) == len(self.lengths) * self.width:
+            return tokens[0].unflatten(0, (-1, self.width))
+        rows = tokens[0].split(self.lengths)
+        after = [(0, 0) * (row.dim() - 1) + (0, self.width - len(row)) for row in rows]
+        return torch.stack([functional.pad(*one) for one in zip(rows, after, strict=True)])
+
+
+def documents_of(mask: torch.Tensor) -> Documents:
+    """The rows of an attention mask, (rows, width), 1 for each token and then 0 for padding."""
+    counts = mask.sum(dim=1)
+    places = mask.flatten().nonzero()[:, 0]
+    width = mask.shape[1]
+    return Documents(
+        tuple(counts.tolist()), width, places, places // width, places.remainder(width)
+    )
+
+
+@dataclass
+class Reading:
+    """A forward pass over a padded batch, and what is being computed in it."""
+
+    documents: tuple[Documents, ...]
+    """Of the encoder, or of the only stack of layers; then of the decoder."""
+    stack: int | None = None
+    """Whose layers are being computed; None between them, where rows are padded."""
+    states: torch.Tensor | None = None
+    """What the decoder's attention reads of the encoder, (1, tokens, …), where it does."""
+    reads_states: bool = False
+    """Whether a part of that attention is computing something of it."""
+    row: int | None = None
+    """Whose attention is being computed, where it is computed for one row after another."""
+    unpadded: dict[int, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
+    """What every layer gets anew and need be unpadded only once, by the identity of the tensor."""
+
+    @property
+    def own(self) -> Documents | None:
+        """The rows of the layers that are being computed without padding."""
+        return None if self.stack is None else self.documents[self.stack]
+
+    @property
+    def now(self) -> int | None:
+        """Whose documents are being computed: those of the layers, or of the encoder they look at."""
+        return 0 if self.reads_states else self.stack
+
+
+_reading: ContextVar[Reading | None] = ContextVar("reading", default=None)
+
+
+def current_reading() -> Reading | None:
+    """The forward pass that is being computed."""
+    return _reading.get()
+
+
+@contextmanager
+def reading_of(batch: Mapping[str, torch.Tensor]) -> Iterator[Reading]:
+    """Inside, a forward pass on `batch` may leave out its padding."""
+    masks = [batch[name] for name in ("attention_mask", "decoder_attention_mask") if name in batch]
+    with reading_again(Reading(tuple(map(documents_of, masks)))) as reading:
+        yield reading
+
+
+@contextmanager
+def reading_again(reading: Reading) -> Iterator[Reading]:
+    """Inside, `reading` is the current one."""
+    token = _reading.set(reading)
+    try:
+        yield reading
+    finally:
+        _reading.reset(token)
+
+
+def reading_now() -> Reading | None:
+    """The current reading as it is at this moment, for layers that are computed again later."""
+    found = _reading.get()
+    return None if found is None else replace(found)
