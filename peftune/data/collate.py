@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from peftune.data.corruption import Corruption
-from peftune.data.rows import IGNORED, EncodedRow
+from peftune.data.rows import IGNORED, EncodedRow, Rows
 from peftune.objectives import ObjectiveName
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class Batching:
         moved = (first, *labels)
         return tuple(self.pad_token_id if token == IGNORED else token for token in moved)
 
-    def filler(self, rows: Sequence[EncodedRow]) -> EncodedRow:
+    def filler(self, rows: Rows) -> EncodedRow:
         """A row that weighs nothing, for a rank whose share of a step has run out.
 
         It is attended to, because a row that attends to nothing is a softmax over nothing. A head

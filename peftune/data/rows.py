@@ -1,7 +1,9 @@
 """One row as the model gets it, and what became of the example it was made from."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
+
+import numpy as np
 
 IGNORED = -100
 """The label of a token that is not learnt; torch.nn.functional.cross_entropy skips it too."""
@@ -41,6 +43,25 @@ class EncodedRow:
     """Position in the source of the split, from 0; windows of one row share it."""
     token_type_ids: tuple[int, ...] = ()
     """Which of two texts a token belongs to, for tokenizers that tell."""
+
+
+class Rows(Protocol):
+    """Rows of a split, on disk or in memory."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> EncodedRow: ...
+
+    def lengths(self) -> np.ndarray:
+        """Tokens and labels of each row, int64 (rows, 2)."""
+
+
+class RowTuple(tuple[EncodedRow, ...]):
+    """Rows in memory."""
+
+    def lengths(self) -> np.ndarray:
+        sizes = [(len(row.input_ids), len(row.labels)) for row in self]
+        return np.array(sizes, dtype=np.int64).reshape(-1, 2)
 
 
 @dataclass(frozen=True)

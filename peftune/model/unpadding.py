@@ -50,8 +50,9 @@ def unpad(model: PreTrainedModel) -> None:
         stack.layers[-1].register_forward_hook(leaving, always_call=True)
 
 
-def is_unpadded(model: PreTrainedModel) -> bool:
+def is_unpadded(model: torch.nn.Module) -> bool:
     """Whether `unpad` could serve it."""
+    assert isinstance(model, PreTrainedModel)
     return bool(model.config._attn_implementation == UNPADDED)
 
 

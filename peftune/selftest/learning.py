@@ -78,7 +78,7 @@ def first_batch(trial: Trial) -> Training:
     """One micro-batch for each rank as a step of its own."""
     size = trial.training.section.per_device_train_batch_size
     count = min(size * trial.context.plan.world_size, len(trial.training.rows))
-    return trial.small_training(list(trial.training.rows[:count]), size)
+    return trial.small_training(trial.first(count), size)
 
 
 @torch.no_grad()

@@ -33,8 +33,9 @@ def step_of(trial: Trial) -> Training:
 
 def unequal_rows(trial: Trial, count: int) -> list[EncodedRow]:
     """Rows from the least to the most learnt targets among the first; repeated if there are few."""
-    rows = trial.training.rows[:SEARCHED]
-    order = sorted(rows, key=lambda row: len(row.labels) - row.labels.count(IGNORED))
+    order = sorted(
+        trial.first(SEARCHED), key=lambda row: len(row.labels) - row.labels.count(IGNORED)
+    )
     places = (i * (len(order) - 1) // max(1, count - 1) for i in range(count))
     return [order[place] for place in places]
 
@@ -72,8 +73,8 @@ def row_loss_of(small: Training, batch: Batch) -> tuple[torch.Tensor, int]:
 
 def single_rows(small: Training) -> Iterator[Batch]:
     """Each row of the step as a batch of its own."""
-    for i, row in enumerate(small.rows):
-        batch = named_batch(small.batching, [small.batching.drawn(row, i, 0)], [i])
+    for i in range(len(small.rows)):
+        batch = named_batch(small.batching, [small.batching.drawn(small.rows[i], i, 0)], [i])
         yield to_device(batch, small.engine.ranks.device)
 
 
@@ -147,7 +148,8 @@ def share_sum(small: Training, rank: int, world_size: int) -> torch.Tensor:
     module.eval()
     ids = step_rows(small.seed, 0, len(small.rows), len(small.rows))
     filler = batching.filler(small.rows)
-    for share in rank_micro_batches(ids, rank, world_size, PER_DEVICE):
+    sizes, layout = small.sizes[ids].tolist(), (rank, world_size, PER_DEVICE)
+    for share in rank_micro_batches(ids, sizes, *layout, small.unpadded):
         picked = [filler if i is None else batching.drawn(small.rows[i], i, 0) for i in share]
         batch = to_device(batching.collate(picked), small.engine.ranks.device)
         with small.engine.autocast():

@@ -9,7 +9,7 @@ import torch
 
 from peftune.context import Run
 from peftune.data.collate import Batch
-from peftune.data.rows import EncodedRow
+from peftune.data.rows import EncodedRow, RowTuple
 from peftune.engines.engine import Engine
 from peftune.training.loop import Training, named_batch, to_device
 from peftune.training.loss import model_logits
@@ -81,6 +81,10 @@ class Trial:
         picked = [order[0], order[len(order) // 2], order[-1]]
         return [self.training.batching.drawn(self.training.rows[int(i)], int(i)) for i in picked]
 
+    def first(self, count: int) -> list[EncodedRow]:
+        """The first training rows, at most `count`."""
+        return [self.training.rows[i] for i in range(min(count, len(self.training.rows)))]
+
     def batch(self, rows: Sequence[EncodedRow]) -> Batch:
         """Rows as one batch on the device, as the loop makes it."""
         made = named_batch(self.training.batching, [*rows], [*range(len(rows))])
@@ -107,7 +111,7 @@ class Trial:
             steps_per_epoch=1,
             total_steps=1,
         )
-        return replace(self.training, rows=rows, plan=plan)
+        return replace(self.training, rows=RowTuple(rows), plan=plan)
 
 
 FORMATS = {"no": "float32", "bf16": "bfloat16", "fp16": "float16"}

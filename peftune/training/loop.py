@@ -5,19 +5,21 @@ on all ranks and in all micro-batches, divided once by their number.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
 from peftune.data.collate import Batch, Batching
 from peftune.data.order import rank_micro_batches, step_rows
-from peftune.data.rows import EncodedRow
+from peftune.data.rows import EncodedRow, Rows
 from peftune.engines.engine import Engine
 from peftune.errors import TrainingError
+from peftune.model.unpadding import is_unpadded
 from peftune.objectives import ObjectiveName
 from peftune.plan import Plan
 from peftune.training.draws import RowDraws, row_draws
@@ -62,7 +64,7 @@ class Training:
     """What is trained, on what, and how."""
 
     engine: Engine
-    rows: Sequence[EncodedRow]
+    rows: Rows
     batching: Batching
     section: TrainSection
     plan: Plan
@@ -73,6 +75,16 @@ class Training:
     def drops(self) -> bool:
         """Whether the model drops values while training."""
         return has_dropout(self.engine.module)
+
+    @cached_property
+    def unpadded(self) -> bool:
+        """Whether the model's layers leave out padding."""
+        return is_unpadded(self.engine.module.get_base_model())
+
+    @cached_property
+    def sizes(self) -> np.ndarray:
+        """Tokens of each row, those of its target among them, int64 (rows,)."""
+        return self.rows.lengths().sum(axis=1)
 
 
 def train(training: Training, first_step: int = 0) -> Iterator[StepRecord]:
@@ -118,7 +130,8 @@ def micro_batches(training: Training, step: int) -> list[Batch]:
     rows, batching, plan = training.rows, training.batching, training.plan
     ranks = training.engine.ranks
     ids = step_rows(training.seed, step, len(rows), plan.global_batch_size)
-    shares = rank_micro_batches(ids, ranks.rank, plan.world_size, plan.per_device_batch_size)
+    layout = ranks.rank, plan.world_size, plan.per_device_batch_size
+    shares = rank_micro_batches(ids, training.sizes[ids].tolist(), *layout, training.unpadded)
     filler, batches = batching.filler(rows), []
     for share in shares:
         picked = [filler if i is None else batching.drawn(rows[i], i, step) for i in share]

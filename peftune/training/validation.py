@@ -1,6 +1,6 @@
 """Token-weighted loss on held-out rows: the same sum and count as training."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,7 +8,7 @@ import torch
 
 from peftune.data.collate import Batch, Batching
 from peftune.data.order import rank_micro_batches
-from peftune.data.rows import EncodedRow
+from peftune.data.rows import Rows
 from peftune.engines.engine import Engine
 from peftune.training.loop import to_device
 from peftune.training.loss import batch_nll_sum, count_targets, model_logits
@@ -23,19 +23,18 @@ class HeldOutLoss:
 
 
 def held_out_batches(
-    engine: Engine, rows: Sequence[EncodedRow], batching: Batching, batch_size: int
+    engine: Engine, rows: Rows, batching: Batching, batch_size: int
 ) -> Iterator[tuple[list[int | None], Batch]]:
     """This rank's share of `rows`: positions, None for a filler, and the batch they make."""
     ranks, filler = engine.ranks, batching.filler(rows)
-    for share in rank_micro_batches(range(len(rows)), ranks.rank, ranks.world_size, batch_size):
+    sizes, layout = rows.lengths().sum(axis=1).tolist(), (ranks.rank, ranks.world_size, batch_size)
+    for share in rank_micro_batches(range(len(rows)), sizes, *layout, mixed=False):
         picked = [filler if i is None else batching.drawn(rows[i], i) for i in share]
         yield share, to_device(batching.collate(picked), ranks.device)
 
 
 @torch.no_grad()
-def held_out_loss(
-    engine: Engine, rows: Sequence[EncodedRow], batching: Batching, batch_size: int
-) -> HeldOutLoss:
+def held_out_loss(engine: Engine, rows: Rows, batching: Batching, batch_size: int) -> HeldOutLoss:
     """Loss of the engine's model on `rows`; depends neither on the batch size nor on the ranks."""
     engine.module.eval()
     totals = torch.zeros(2, dtype=torch.float64)
@@ -50,7 +49,7 @@ def held_out_loss(
 @torch.no_grad()
 def held_out_readings(
     engine: Engine,
-    rows: Sequence[EncodedRow],
+    rows: Rows,
     batching: Batching,
     batch_size: int,
     read: Callable[[int, torch.Tensor], Any],

@@ -13,7 +13,7 @@ from peftune.adapters import AdapterSection, attach, parameter_groups
 from peftune.adapters.fused import fuse
 from peftune.artefacts import load_frozen
 from peftune.data.collate import Batching
-from peftune.data.rows import EncodedRow
+from peftune.data.rows import EncodedRow, RowTuple
 from peftune.engines import prepare
 from peftune.engines.engine import Engine, StepShape
 from peftune.engines.launch import Launch
@@ -212,7 +212,7 @@ def _run(case: Case, rank: int) -> Outcome:
         return step()
 
     engine.step = recorded  # type: ignore[method-assign]
-    training = Training(engine, case.rows, case.batching, case.section, case.plan, SEED)
+    training = Training(engine, RowTuple(case.rows), case.batching, case.section, case.plan, SEED)
     if case.state is not None:
         take_over(engine, case.state, outcome)
     for record in train(training, case.finished_steps):
@@ -220,7 +220,7 @@ def _run(case: Case, rank: int) -> Outcome:
         outcome.norms.append(record.grad_norm)
         outcome.targets.append(record.target_tokens)
         if case.evaluates or record.step in (case.plan.total_steps, case.last_step):
-            held_out = held_out_loss(engine, case.rows, case.batching, case.eval_batch)
+            held_out = held_out_loss(engine, RowTuple(case.rows), case.batching, case.eval_batch)
             outcome.held_out.append(held_out.loss)
         if record.step == case.last_step:
             break

@@ -119,7 +119,9 @@ def test_the_same_is_hidden_on_any_number_of_ranks(
         shared = {
             i: batching.drawn(rows[i], i, step)
             for rank in range(world_size)
-            for share in rank_micro_batches(ids, rank, world_size, per_device)
+            for share in rank_micro_batches(
+                ids, [len(rows[i].input_ids) for i in ids], rank, world_size, per_device, True
+            )
             for i in share
             if i is not None
         }

@@ -1,4 +1,5 @@
 import math
+from itertools import pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -30,33 +31,64 @@ def test_the_order_is_the_same_in_every_release() -> None:
     assert permutation(7, 1, 10) == (3, 9, 1, 6, 2, 5, 4, 8, 0, 7)
 
 
-@given(ROWS, WORLD, PER_DEVICE)
-def test_the_ranks_share_a_step_without_rest(rows: int, world_size: int, per_device: int) -> None:
-    step = list(range(100, 100 + rows))
-    shares = [rank_micro_batches(step, rank, world_size, per_device) for rank in range(world_size)]
-    dealt = [row for share in shares for batch in share for row in batch if row is not None]
-    assert sorted(dealt) == step
-    assert len({len(share) for share in shares}) == 1
+def dealt(
+    ids: list[int], sizes: list[int], world_size: int, per_device: int, mixed: bool
+) -> list[list[list[int | None]]]:
+    """The micro-batches of each rank."""
+    return [
+        rank_micro_batches(ids, sizes, rank, world_size, per_device, mixed)
+        for rank in range(world_size)
+    ]
+
+
+SIZES = st.lists(st.integers(1, 500), min_size=1, max_size=200)
+
+
+@given(SIZES, WORLD, PER_DEVICE, st.booleans())
+def test_the_ranks_share_a_step_without_rest(
+    sizes: list[int], world_size: int, per_device: int, mixed: bool
+) -> None:
+    step = list(range(100, 100 + len(sizes)))
+    shares = dealt(step, sizes, world_size, per_device, mixed)
+    every = [row for share in shares for batch in share for row in batch if row is not None]
+    assert sorted(every) == step
+    assert {len(share) for share in shares} == {math.ceil(len(step) / (world_size * per_device))}
     assert all(1 <= len(batch) <= per_device for share in shares for batch in share)
-    assert len(shares[0]) == math.ceil(math.ceil(rows / world_size) / per_device)
     assert all(batch == [None] or None not in batch for share in shares for batch in share)
 
 
-@given(SEEDS, st.integers(0, 40), ROWS, BATCH, WORLD, PER_DEVICE)
-def test_a_step_is_the_same_on_any_number_of_ranks(
-    seed: int, step: int, rows: int, batch: int, world_size: int, per_device: int
+@given(SIZES, WORLD, PER_DEVICE)
+def test_rows_of_like_length_share_a_turn(
+    sizes: list[int], world_size: int, per_device: int
 ) -> None:
-    ids = step_rows(seed, step, rows, batch)
-    shared = [
-        row
-        for rank in range(world_size)
-        for micro_batch in rank_micro_batches(ids, rank, world_size, per_device)
-        for row in micro_batch
+    shares = dealt(list(range(len(sizes))), sizes, world_size, per_device, False)
+    turns = [
+        [i for batch in turn for i in batch if i is not None] for turn in zip(*shares, strict=True)
     ]
-    assert sorted(row for row in shared if row is not None) == sorted(ids)
+    for longer, shorter in pairwise(turns):
+        assert min(sizes[i] for i in longer) >= max(sizes[i] for i in shorter)
+
+
+@given(SIZES, WORLD, PER_DEVICE)
+def test_mixed_micro_batches_weigh_about_the_same(
+    sizes: list[int], world_size: int, per_device: int
+) -> None:
+    shares = dealt(list(range(len(sizes))), sizes, world_size, per_device, True)
+    batches = [[i for i in batch if i is not None] for share in shares for batch in share]
+    weights = [sum(sizes[i] for i in batch) for batch in batches]
+    for batch, weight in zip(batches, weights, strict=True):
+        # The last row came when this bin had the fewest tokens of those with room.
+        others = [w for b, w in zip(batches, weights, strict=True) if len(b) < per_device]
+        assert weight - (min(sizes[i] for i in batch) if batch else 0) <= min([*others, weight])
 
 
 def test_ranks_without_rows_get_fillers() -> None:
-    shares = [rank_micro_batches([10, 11, 12], rank, 2, 1) for rank in (0, 1)]
-    assert shares == [[[10], [12]], [[11], [None]]]
-    assert rank_micro_batches([], 0, 2, 4) == []
+    for mixed in (False, True):
+        assert dealt([10, 11, 12], [5, 5, 5], 2, 1, mixed) == [[[10], [12]], [[11], [None]]]
+        assert dealt([], [], 2, 4, mixed) == [[], []]
+
+
+def test_the_longest_rows_go_apart() -> None:
+    sizes = [90, 10, 80, 20, 70, 30]
+    assert dealt([0, 1, 2, 3, 4, 5], sizes, 1, 2, True) == [[[0, 1], [2, 3], [4, 5]]]
+    assert dealt([0, 1, 2, 3, 4, 5], sizes, 1, 2, False) == [[[0, 2], [4, 5], [3, 1]]]

@@ -1,7 +1,7 @@
 """Training steps: the same whatever the micro-batches, and equal to an oracle in float64."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +16,7 @@ from peftune.adapters import attach, parameter_groups
 from peftune.adapters.lora import LoraSection
 from peftune.data.collate import Batching
 from peftune.data.order import step_rows
-from peftune.data.rows import IGNORED, EncodedRow
+from peftune.data.rows import IGNORED, EncodedRow, RowTuple
 from peftune.engines.ddp import Ddp
 from peftune.engines.engine import StepShape
 from peftune.engines.launch import Launch
@@ -48,7 +48,7 @@ def ragged_rows(count: int) -> list[EncodedRow]:
     return rows
 
 
-ROWS = ragged_rows(30)
+ROWS = RowTuple(ragged_rows(30))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -110,11 +110,14 @@ def engine_of(model: PeftModel, chosen: TrainSection) -> Ddp:
     return Ddp(Ranks(cpu), launch, copy.deepcopy(model), build, shape)
 
 
-def steps(engine: Ddp, chosen: TrainSection, rows: list[EncodedRow] = ROWS) -> Iterator[StepRecord]:
-    return train(Training(engine, rows, CAUSAL, chosen, plan_of(chosen, len(rows)), SEED))
+def steps(
+    engine: Ddp, chosen: TrainSection, rows: Sequence[EncodedRow] = ROWS
+) -> Iterator[StepRecord]:
+    plan = plan_of(chosen, len(rows))
+    return train(Training(engine, RowTuple(rows), CAUSAL, chosen, plan, SEED))
 
 
-def trained(model: PeftModel, rows: list[EncodedRow] = ROWS, **keys: Any) -> Trained:
+def trained(model: PeftModel, rows: Sequence[EncodedRow] = ROWS, **keys: Any) -> Trained:
     """The records of a run and its adapter."""
     chosen = section(**keys)
     engine = engine_of(model, chosen)
@@ -263,7 +266,7 @@ def test_a_model_that_draws_for_itself_stops_the_run(base: PeftModel) -> None:
 
 
 def held_out(engine: Ddp) -> float:
-    return held_out_loss(engine, ROWS[:7], CAUSAL, 4).loss
+    return held_out_loss(engine, RowTuple(ROWS[:7]), CAUSAL, 4).loss
 
 
 def test_label_smoothing_is_part_of_the_training_loss(
@@ -310,7 +313,7 @@ def test_a_validation_between_steps_changes_no_number(base: PeftModel) -> None:
 def test_the_validation_loss_does_not_depend_on_the_batch_size(
     batch_size: int, base: PeftModel
 ) -> None:
-    measured = held_out_loss(engine_of(base, section()), ROWS[:7], CAUSAL, batch_size)
+    measured = held_out_loss(engine_of(base, section()), RowTuple(ROWS[:7]), CAUSAL, batch_size)
     exact = copy.deepcopy(base).double()
     targets = sum(map(learnt, ROWS[:7]))
     nll_sum = sum(row_nll(exact, row).item() for row in ROWS[:7])
