@@ -1,11 +1,13 @@
 # make quickstart   environment, install, then the embedded example
-# make test         environment and install if missing, then the whole suite
+# make test         environment and install if missing, then the suite
+# make bench        peftune beside other trainers, which get an environment of their own
+# make thorough     the same with the tests that take long
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 export PATH := $(abspath $(BIN)):$(PATH)
 
-.PHONY: quickstart test lint install clean
+.PHONY: quickstart test thorough bench lint install clean
 
 quickstart: install
 	accelerate launch peftune/run.py recipes/summarize.yaml
@@ -13,6 +15,9 @@ quickstart: install
 # Two workers; a file's tests stay together, because they share what is dear to set up.
 test: install lint
 	pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+thorough: install lint
+	pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'thorough or not thorough'
 
 lint: install
 	ruff check .
@@ -31,5 +36,20 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(BIN)/pip install -q -c constraints.txt --no-build-isolation -e '.[dev]'
 	touch $@
 
+bench: install $(VENV)-peers/installed
+	python benchmarks/compare.py --kind decoder --peers $(VENV)-peers --out benchmarks
+	python benchmarks/compare.py --kind encoder --peers $(VENV)-peers --out benchmarks
+	python benchmarks/compare.py --kind encoder-decoder --peers $(VENV)-peers --out benchmarks
+	python benchmarks/compare.py --kind decoder --quantization bnb-nf4 --peers $(VENV)-peers --out benchmarks
+	python benchmarks/compare.py --kind decoder --quantization bnb-int8 --peers $(VENV)-peers --out benchmarks
+
+# Other trainers on the versions of everything that they share with peftune.
+$(VENV)-peers/installed: constraints.txt
+	$(PYTHON) -m venv $(VENV)-peers
+	$(VENV)-peers/bin/pip install -q -c constraints.txt pip setuptools wheel
+	$(VENV)-peers/bin/pip install -q -c constraints.txt torch
+	$(VENV)-peers/bin/pip install -q -c constraints.txt trl==1.16.0 transformers peft accelerate bitsandbytes datasets
+	touch $@
+
 clean:
-	rm -rf $(VENV) build outputs
+	rm -rf $(VENV) $(VENV)-peers build outputs

@@ -25,11 +25,15 @@ sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "benchmarks")]
 from plots import plot  # noqa: E402
 from rate import matrix_product_rate, needed_operations  # noqa: E402
 from running import TRL, Result, kind_of, runner  # noqa: E402
+from safetensors.torch import save_file  # noqa: E402
 from workloads import WORKLOADS, Workload, recipe, write  # noqa: E402
 
+from peftune.adapters import attach  # noqa: E402
+from peftune.artefacts import load_frozen  # noqa: E402
 from peftune.data.order import step_rows  # noqa: E402
 from peftune.preparation import prepare_data  # noqa: E402
-from peftune.recipe_file import load_recipe  # noqa: E402
+from peftune.recipe import Recipe, load_recipe  # noqa: E402
+from peftune.training.randomness import seed_initialisation  # noqa: E402
 
 WARMUP = 2
 """First steps that no speed is taken from."""
@@ -109,6 +113,7 @@ def encode(workload: Workload, folder: Path, arguments: argparse.Namespace) -> l
         for index in (i for step in ids for i in step):
             row = {"input_ids": list(rows[index].input_ids), "labels": list(rows[index].labels)}
             out.write(json.dumps(row) + "\n")
+    save_start(load_recipe(folder / "recipe.yaml"), folder)
     both = kind_of(workload) == "encoder-decoder"
     return [
         sum(len(rows[i].input_ids) + (len(rows[i].labels) if both else 0) for i in step)
@@ -127,6 +132,17 @@ def summary(found: Result, tokens: list[int]) -> Result:
         "last": {"loss": found["loss"][-1], "grad_norm": found["grad_norm"][-1]},
         "versions": found["versions"],
     }
+
+
+def save_start(chosen: Recipe, folder: Path) -> None:
+    """What training starts from, drawn as peftune draws it, for contenders that draw in other ways."""
+    seed_initialisation(chosen.seed)
+    prepared = prepare_data(chosen)
+    model, new = load_frozen(chosen, prepared.head, "cpu", False)
+    seed_initialisation(chosen.seed)
+    adapted = attach(chosen.adapter, model, prepared.objective.task_type, new)
+    start = {name: p.detach().clone() for name, p in adapted.named_parameters() if p.requires_grad}
+    save_file(start, folder / "start.safetensors")
 
 
 def limits(

@@ -81,6 +81,7 @@ def other(
         "packages": ["trl"] if name in TRL else [],
         "model": str(folder / "model"),
         "rows": str(folder / "rows.jsonl"),
+        "start": str(folder / "start.safetensors"),
         "result": str(folder / "result.json"),
         "output": str(folder / name),
         "dtype": arguments.dtype,

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import REPOSITORY
 from tests.launching import environment
 
@@ -29,8 +31,20 @@ def run(name: str, folder: Path, *arguments: str) -> str:
     return done.stdout
 
 
+@pytest.mark.thorough
 def test_resuming_is_measured(tmp_path: Path) -> None:
     small = ("--rows", "40", "--pairs", "1", "--width", "64", "--layers", "1", "--rank", "4")
     early, stall = map(json.loads, run("resume.py", tmp_path, *small).splitlines()[-2:])
     assert early["early_s"] > 0 and len(early["ratios"]) == 1
     assert stall["steps"] == 24 and len(stall["stalls"]) == 4 and stall["stall_s"] > 0
+
+
+@pytest.mark.thorough
+def test_trainers_are_compared(tmp_path: Path) -> None:
+    """Without other trainers, which have environments of their own."""
+    run("compare.py", tmp_path, "--kind", "tiny", "--steps", "4", "--rounds", "2", "--out", ".")
+    (file,) = tmp_path.glob("*.json")
+    found = json.loads(file.read_text())
+    assert len(found["contenders"]["peftune"]) == 2
+    assert all(one["tokens_per_second"] > 0 for one in found["contenders"]["peftune"])
+    assert file.with_suffix(".png").is_file()

@@ -63,8 +63,11 @@ def opened(run: Path, base: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     "overrides",
-    [(), ("adapter.init_lora_weights=pissa",), ("adapter={method: dora, r: 4}",)],
-    ids=["lora", "pissa", "dora"],
+    [
+        pytest.param((), id="lora"),
+        pytest.param(("adapter.init_lora_weights=pissa",), id="pissa"),
+        pytest.param(("adapter={method: dora, r: 4}",), id="dora", marks=pytest.mark.thorough),
+    ],
 )
 def test_adapter_and_merged_model_agree_in_a_fresh_process(
     overrides: tuple[str, ...], tmp_path: Path, recipe_tree: dict[str, Any]

@@ -21,6 +21,7 @@ import datasets  # noqa: E402
 import torch  # noqa: E402
 import transformers  # noqa: E402
 from peft import LoraConfig, get_peft_model  # noqa: E402
+from safetensors.torch import load_file  # noqa: E402
 from torch.utils.data import SequentialSampler  # noqa: E402
 from transformers import AutoTokenizer, TrainerCallback  # noqa: E402
 
@@ -62,6 +63,7 @@ def main() -> None:
     trainer = make(job, model, lora, rows, AutoTokenizer.from_pretrained(job["model"]))
     trainer._get_train_sampler = lambda *_: SequentialSampler(trainer.train_dataset)
     trainer.add_callback(clock)
+    start_as(trainer.model, Path(job["start"]))
     trainer.train()
     result = {
         "ends": clock.ends,
@@ -74,6 +76,15 @@ def main() -> None:
         },
     }
     Path(job["result"]).write_text(json.dumps(result))
+
+
+def start_as(model: Any, file: Path) -> None:
+    """Give what learns the values that all contenders start from."""
+    start = load_file(file)
+    learning = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    assert learning.keys() == start.keys(), learning.keys() ^ start.keys()
+    for name, parameter in learning.items():
+        parameter.data.copy_(start[name])
 
 
 def quantization(job: dict[str, Any]) -> dict[str, Any]:

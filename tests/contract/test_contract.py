@@ -54,7 +54,7 @@ def learns_in_each_step(case: Case) -> bool:
 
 
 @pytest.mark.parametrize("name", MODELS)
-@settings(DRAWN, max_examples=12)
+@settings(DRAWN, max_examples=8)
 @given(data=st.data())
 def test_one_process(data: st.DataObject, name: str, folders: dict[str, Path], seen: Seen) -> None:
     case = data.draw(cases(name, folders[name], (1,)))
@@ -65,7 +65,7 @@ def test_one_process(data: st.DataObject, name: str, folders: dict[str, Path], s
 
 
 @pytest.mark.parametrize("name", MODELS)
-@settings(DRAWN, max_examples=8)
+@settings(DRAWN, max_examples=6)
 @given(data=st.data())
 def test_ranks(
     data: st.DataObject,

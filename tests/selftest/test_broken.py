@@ -112,7 +112,7 @@ def test_a_chat_template_without_an_end_token(
         tried(recipe_tree)
 
 
-def test_rows_without_an_end_token(recipe_tree: Tree, monkeypatch: Patch) -> None:
+def test_rows_without_an_end_token(recipe_tree: Tree, tmp_path: Path, monkeypatch: Patch) -> None:
     """The same where the encoder itself forgets it: padding is often the end token, and masked."""
     encoded = causal._encoded
 
@@ -120,7 +120,7 @@ def test_rows_without_an_end_token(recipe_tree: Tree, monkeypatch: Patch) -> Non
         return encoded(row, start, end - 1)
 
     monkeypatch.setattr(causal, "_encoded", forgetful)
-    recipe_tree["data"]["max_length"] = 127  # rows that no other test has made
+    monkeypatch.setenv("PEFTUNE_CACHE", str(tmp_path / "cache"))
     text = stopped(recipe_tree, "end_token")
     assert "40 of 40 rows do not learn an end token (the first is row 1)" in text
 
