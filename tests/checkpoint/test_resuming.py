@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -18,6 +19,7 @@ from tests.checkpoint.killing import differing
 from tests.launching import metrics
 
 MIXED = (("train", 3.0), ("validation", 1.0))
+COLUMNS = {"prompt": "dialogue", "completion": "summary"}
 
 
 def test_a_killed_run_goes_on_to_the_same_end(
@@ -324,19 +326,44 @@ def test_nothing_is_left_to_allow_without_a_checkpoint(tree: Any, tmp_path: Path
 def test_a_mixture_goes_on_exactly(tree: Any, own_data: Path, tmp_path: Path) -> None:
     """Its rows are in the store, in their order, as those of one file are."""
     entries = [
-        {"train": str(own_data / f"{name}.jsonl"), "weight": weight} for name, weight in MIXED
+        {"train": str(own_data / f"{name}.jsonl"), "weight": weight, "columns": {**COLUMNS}}
+        for name, weight in MIXED
     ]
-    columns = {"prompt": "dialogue", "completion": "summary"}
-    entries = [{**entry, "columns": {**columns}} for entry in entries]
-    data = {"columns": columns, "mixture": entries, "validation": str(own_data / "test.jsonl")}
-    mixed = tree | {"data": data}
-    evaluation = {key: value for key, value in mixed.items() if key != "evaluation"}
-    whole = train(make(tmp_path / "whole"), evaluation)
-    make(tmp_path / "part")
+    chosen = stopped_twice(tree, tmp_path / "part", {"mixture": entries})
+    goes_on_exactly(chosen, tmp_path)
+
+
+def test_a_stream_goes_on_exactly(tree: Any, own_data: Path, tmp_path: Path) -> None:
+    """It is read into the store once, and other content of the same name is other data."""
+    system, text = fsspec.filesystem("memory"), (own_data / "train.jsonl").read_bytes()
+    system.pipe("/stream/train.jsonl", text)
+    try:
+        data = {"train": "memory://stream/train.jsonl", "streaming": True, "max_train_samples": 12}
+        chosen = stopped_twice(tree, tmp_path / "part", data)
+        shutil.copytree(tmp_path / "part", tmp_path / "changed")
+        goes_on_exactly(chosen, tmp_path)
+        system.pipe("/stream/train.jsonl", text.replace(b"ladder", b"bucket"))
+        with pytest.raises(CheckpointError, match=r"other values: data\.train: "):
+            train(tmp_path / "changed", chosen, "resume=auto")
+    finally:
+        system.rm("/stream", recursive=True)
+
+
+def stopped_twice(tree: dict[str, Any], folder: Path, data: dict[str, Any]) -> dict[str, Any]:
+    """Start a run on `data` alone and stop it after a step, twice; answers with what was trained."""
+    chosen = {**tree, "data": {"columns": COLUMNS, **data}}
+    chosen["train"] = {**tree["train"], "eval_steps": None, "load_best_model_at_end": False}
+    del chosen["evaluation"]
+    make(folder)
     for limit in ("train.max_hours=1.0e-9", "train.max_hours=2.0e-9"):
         with pytest.raises(Interrupted, match="stopped after step"):
-            train(tmp_path / "part", evaluation, limit, "resume=auto")
-    part = train(tmp_path / "part", evaluation, "resume=auto")
+            train(folder, chosen, limit, "resume=auto")
+    return chosen
+
+
+def goes_on_exactly(tree: dict[str, Any], folder: Path) -> None:
+    """The run in `folder/part` ends as one that nobody stopped."""
+    whole, part = train(make(folder / "whole"), tree), train(folder / "part", tree, "resume=auto")
     for name in ("adapter_model.safetensors", "metrics.jsonl"):
         assert (part / name).read_bytes() == (whole / name).read_bytes()
 

@@ -55,6 +55,8 @@ class Case:
     eval_batch: int = 4
     dtype: str = "float32"
     attention: str = "sdpa"
+    shortcuts: bool = True
+    """Whether scores are computed of what is learnt alone, and updates by one function a layer."""
     evaluates: bool = False
     """Whether a validation stands after every step."""
     finished_steps: int = 0
@@ -94,7 +96,8 @@ class Case:
     def without_layout(self) -> "Case":
         """The same on one process, without padding tricks and recomputation."""
         plain = {**self.train, "padding_free": False, "gradient_checkpointing": False}
-        return replace(self, engine="ddp", world_size=1, offload=False, train=plain)
+        alone = replace(self, engine="ddp", world_size=1, offload=False)
+        return replace(alone, shortcuts=False, train=plain)
 
 
 @dataclass
@@ -142,9 +145,9 @@ def adapted_model(case: Case, sharded: bool = False) -> PeftModel:
     adapted = attach(adapter_of(case), model, head.objective.task_type, new)
     if case.section.padding_free:
         unpad(model)
-    if OBJECTIVES[case.objective].generates:
+    if case.shortcuts and OBJECTIVES[case.objective].generates:
         supervise(model)
-    if case.engine != "zero3":
+    if case.shortcuts and case.engine != "zero3":
         fuse(adapted)
     for parameter in adapted.parameters():
         if parameter.requires_grad:

@@ -1,0 +1,94 @@
+"""The low-rank update as one function: bit for bit peft's numbers, and its input kept once."""
+
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from peftune.adapters.fused import fuse
+
+LAYERS = 7 * 2
+
+
+def model(dtype: torch.dtype = torch.float32, **lora: Any) -> PeftModel:
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=64,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+    )
+    base = LlamaForCausalLM(config).to(dtype)
+    adapted = get_peft_model(base, LoraConfig(r=4, target_modules="all-linear", **lora))
+    for name, parameter in adapted.named_parameters():
+        if "lora_" in name:
+            parameter.data = 0.1 * torch.randn(parameter.shape)
+    assert isinstance(adapted, PeftModel)
+    return adapted
+
+
+def outcome(adapted: PeftModel) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """Scores, and the gradients of their squares."""
+    adapted.zero_grad()
+    torch.manual_seed(3)
+    logits = adapted(input_ids=torch.randint(0, 64, (3, 9))).logits
+    logits.float().square().sum().backward()
+    found = {name: p.grad for name, p in adapted.named_parameters() if p.grad is not None}
+    return logits.detach(), {name: gradient.clone() for name, gradient in found.items()}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_numbers_are_those_of_peft(dtype: torch.dtype) -> None:
+    adapted = model(dtype)
+    logits, gradients = outcome(adapted)
+    assert fuse(adapted) == LAYERS
+    fused_logits, fused_gradients = outcome(adapted)
+    torch.testing.assert_close(fused_logits, logits, rtol=1e-6, atol=1e-6)
+    assert fused_gradients.keys() == gradients.keys()
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(fused_gradients[name], gradient, rtol=1e-5, atol=1e-5)
+
+
+def test_one_input_of_several_layers_is_kept_once_and_as_it_is() -> None:
+    adapted, kept = model(torch.bfloat16), []
+    fuse(adapted)
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        kept.append((tensor.data_ptr(), tensor.dtype, tuple(tensor.shape)))
+        return tensor
+
+    attention = adapted.get_base_model().model.layers[1].self_attn
+    x = torch.randn(1, 9, 32, dtype=torch.bfloat16, requires_grad=True)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        for name in ("q_proj", "k_proj", "v_proj"):
+            attention.get_submodule(name)(x)
+    inputs = [one for one in kept if one[2] == x.shape]
+    assert len(inputs) == 3 and set(inputs) == {(x.data_ptr(), torch.bfloat16, (1, 9, 32))}
+    assert not [one for one in kept if one[1] is torch.float32 and one[2][-2:] == (9, 32)]
+
+
+def test_an_adapter_that_is_off_is_off() -> None:
+    adapted = model()
+    fuse(adapted)
+    ids = torch.randint(0, 64, (2, 5))
+    with adapted.disable_adapter():
+        off = adapted(input_ids=ids).logits
+    base = model().unload()
+    assert torch.equal(off, base(input_ids=ids).logits)
+
+
+@pytest.mark.parametrize("lora", [{"use_dora": True}, {"lora_dropout": 0.1}, {"lora_bias": True}])
+def test_other_kinds_keep_the_code_of_peft(lora: dict[str, Any]) -> None:
+    assert fuse(model(**lora)) == 0
+
+
+def test_autocast_is_computed_by_peft() -> None:
+    adapted = model()
+    with torch.autocast("cpu", torch.bfloat16):
+        expected = outcome(adapted)[0]
+        fuse(adapted)
+        assert torch.equal(outcome(adapted)[0], expected)

@@ -1,0 +1,75 @@
+"""Every shortcut keeps the contract, for each architecture in `recipes/`."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+
+from peftune.model.unpadding import is_unpadded
+from peftune.objectives import ObjectiveName
+from tests.contract.cases import Case, adapted_model, run
+from tests.contract.comparing import check, differences
+from tests.contract.drawing import rows
+from tests.contract.oracle import oracle
+from tests.recipes.toy_models import TOYS
+
+Toys = Callable[[str], Path]
+PADDED = {"microsoft/deberta-v3-base"}
+"""Whose attention is code of its own."""
+
+
+def objective_of(model: str) -> ObjectiveName:
+    name, config = TOYS[model].model, TOYS[model].config
+    if name.endswith("MaskedLM"):
+        return "masked"
+    return "seq2seq" if name.endswith("Generation") and "text_config" not in config else "causal"
+
+
+def case_of(model: str, folder: Path, **train: Any) -> Case:
+    """Rows of up to 40 tokens, which is more than the windows of toys."""
+    objective = objective_of(model)
+    drawn = [*rows(objective, Random(5)), *rows(objective, Random(9))]
+    learnt = [row for row in drawn if any(label != -100 for label in row.labels)]
+    assert max(len(row.input_ids) for row in learnt) > 16
+    return Case(
+        folder=str(folder),
+        objective=objective,
+        rows=tuple(learnt[:9]),
+        adapter={"method": "lora", "r": 4, "lora_alpha": 8},
+        attention="eager" if model in PADDED else "sdpa",
+        train={
+            "per_device_train_batch_size": 3,
+            "global_batch_size": 9,
+            "max_steps": 2,
+            "learning_rate": 1.0e-2,
+            "adam_epsilon": 1.0e-3,
+            **train,
+        },
+    )
+
+
+def slow(case: Case) -> Case:
+    return replace(case, shortcuts=False, train={**case.train, "padding_free": False})
+
+
+@pytest.mark.parametrize("model", TOYS)
+def test_shortcuts_change_no_number(model: str, toys: Toys) -> None:
+    case = case_of(model, toys(model))
+    # Kernels of experts have no float64.
+    expected = run(slow(case)) if "num_experts" in TOYS[model].config else oracle(case)
+    check(differences(run(case), expected), model)
+
+
+@pytest.mark.parametrize("model", TOYS)
+def test_padding_is_left_out_wherever_the_code_allows_it(model: str, toys: Toys) -> None:
+    adapted = adapted_model(case_of(model, toys(model)))
+    assert is_unpadded(adapted.get_base_model()) == (model not in PADDED)
+
+
+@pytest.mark.parametrize("model", ["Qwen/Qwen3-4B", "google/gemma-3-1b-pt", "google/mt5-base"])
+def test_recomputed_layers_are_unpadded_too(model: str, toys: Toys) -> None:
+    case = case_of(model, toys(model), gradient_checkpointing=True, label_smoothing_factor=0.1)
+    check(differences(run(case), run(slow(case))), model)
