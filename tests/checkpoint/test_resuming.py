@@ -339,7 +339,7 @@ def test_a_stream_goes_on_exactly(tree: Any, own_data: Path, tmp_path: Path) -> 
     system.pipe("/stream/train.jsonl", text)
     try:
         data = {"train": "memory://stream/train.jsonl", "streaming": True, "max_train_samples": 12}
-        chosen = stopped_twice(tree, tmp_path / "part", data)
+        chosen = stopped_twice(tree, tmp_path / "part", {**data, "columns": COLUMNS})
         shutil.copytree(tmp_path / "part", tmp_path / "changed")
         goes_on_exactly(chosen, tmp_path)
         system.pipe("/stream/train.jsonl", text.replace(b"ladder", b"bucket"))
@@ -351,7 +351,7 @@ def test_a_stream_goes_on_exactly(tree: Any, own_data: Path, tmp_path: Path) -> 
 
 def stopped_twice(tree: dict[str, Any], folder: Path, data: dict[str, Any]) -> dict[str, Any]:
     """Start a run on `data` alone and stop it after a step, twice; answers with what was trained."""
-    chosen = {**tree, "data": {"columns": COLUMNS, **data}}
+    chosen = {**tree, "data": data}
     chosen["train"] = {**tree["train"], "eval_steps": None, "load_best_model_at_end": False}
     del chosen["evaluation"]
     make(folder)
