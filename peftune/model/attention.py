@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch.nn import functional
+from torch.nn.attention.varlen import varlen_attn
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
@@ -17,6 +18,8 @@ from peftune.model.documents import Reading, current_reading
 
 UNPADDED = "peftune_unpadded"
 """Its name among the attention implementations of transformers."""
+LARGEST_HEAD = 256
+"""Of torch's flash attention."""
 
 
 def register() -> None:
@@ -76,6 +79,8 @@ def attend(
         return sdpa_attention_forward(module, query, key, value, *own, **kwargs)
     causal = bool(vars(module).get("is_causal", True) if is_causal is None else is_causal)
     bias = _bias(attention_mask, position_bias, causal)
+    if bias is None and not dropout and has_kernel(query, value):
+        return all_rows_at_once(reading, query, key, value, causal, scaling), None
     rows = row_by_row(reading, query, key, value, bias, causal and bias is None, dropout, scaling)
     return torch.cat([row.transpose(1, 2) for row in rows], dim=1), None
 
@@ -91,6 +96,43 @@ def _bias(
     return position_bias if mask is None else position_bias.masked_fill(~mask, -torch.inf)
 
 
+def has_kernel(query: torch.Tensor, value: torch.Tensor) -> bool:
+    """Whether torch has a kernel for rows of unequal length: on GPUs, in half precision."""
+    half = query.dtype in (torch.bfloat16, torch.float16)
+    return query.is_cuda and half and query.shape[-1] == value.shape[-1] <= LARGEST_HEAD
+
+
+def all_rows_at_once(
+    reading: Reading,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    causal: bool,
+    scaling: float | None,
+) -> torch.Tensor:
+    """What all rows attend to, (1, tokens, heads, size)."""
+    assert reading.own is not None
+    own, seen = reading.own, reading.seen
+    shared = query.shape[1] // key.shape[1]
+    if shared > 1:
+        # torch 2.11 cannot share keys between heads here.
+        key, value = (one.repeat_interleave(shared, dim=1) for one in (key, value))
+    q, k, v = (one[0].transpose(0, 1) for one in (query, key, value))
+    made = varlen_attn(
+        q,
+        k,
+        v,
+        own.starts,
+        seen.starts,
+        own.width,
+        seen.width,
+        scale=scaling,
+        window_size=(-1, 0 if causal else -1),
+    )
+    assert isinstance(made, torch.Tensor)
+    return made[None]
+
+
 def row_by_row(
     reading: Reading,
     query: torch.Tensor,
@@ -103,11 +145,10 @@ def row_by_row(
 ) -> list[torch.Tensor]:
     """What each row attends to, (1, heads, its tokens, size)."""
     assert reading.own is not None
-    seen = reading.own if reading.states is None else reading.documents[0]
     shares = zip(
         query.split(reading.own.lengths, dim=2),
-        key.split(seen.lengths, dim=2),
-        value.split(seen.lengths, dim=2),
+        key.split(reading.seen.lengths, dim=2),
+        value.split(reading.seen.lengths, dim=2),
         strict=True,
     )
     rows = []

@@ -4,6 +4,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import accumulate
 
 import torch
 from torch.nn import functional
@@ -23,6 +25,12 @@ class Documents:
     """Each token's row, int64 (tokens,)."""
     positions: torch.Tensor
     """Each token's place in its row, int64 (tokens,)."""
+
+    @cached_property
+    def starts(self) -> torch.Tensor:
+        """Where each row begins, and the end, int32 (rows + 1,)."""
+        ends = torch.tensor([0, *accumulate(self.lengths)], dtype=torch.int32)
+        return ends.to(self.places.device)
 
     def unpadded(self, padded: torch.Tensor) -> torch.Tensor:
         """(rows, width, …), or one row for all, (1, width, …), without padding: (1, tokens, …)."""
@@ -72,6 +80,12 @@ class Reading:
     def own(self) -> Documents | None:
         """The rows of the layers that are being computed without padding."""
         return None if self.stack is None else self.documents[self.stack]
+
+    @property
+    def seen(self) -> Documents:
+        """The rows that attention looks at: those of the encoder where it reads its states."""
+        own = self.own
+        return self.documents[0] if self.states is not None or own is None else own
 
     @property
     def now(self) -> int | None:

@@ -1,10 +1,12 @@
 """Rows without padding inside a model: what goes in, what attention sees, and who is served."""
 
+from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from torch.nn import functional
 from transformers import (
     AlbertConfig,
     AlbertForMaskedLM,
@@ -18,6 +20,7 @@ from transformers import (
 )
 from transformers.masking_utils import causal_mask_function, sliding_window_causal_mask_function
 
+from peftune.model import attention
 from peftune.model.attention import shared_mask
 from peftune.model.documents import Documents, documents_of, reading_of
 from peftune.model.unpadding import is_unpadded, unpad
@@ -146,3 +149,40 @@ def test_an_error_inside_leaves_nothing_behind() -> None:
     handle.remove()
     alone = llama()(**batch, use_cache=False).logits
     assert torch.equal(model(**batch, use_cache=False).logits, alone)
+
+
+def by_definition(
+    query: Any, key: Any, value: Any, starts: Any, others: Any, *_: Any, **more: Any
+) -> Any:
+    """torch's kernel for GPUs, as it is documented."""
+    assert starts.dtype == others.dtype == torch.int32
+    rows = []
+    for (a, b), (c, d) in zip(pairwise(starts.tolist()), pairwise(others.tolist()), strict=True):
+        q, k, v = (one.transpose(0, 1) for one in (query[a:b], key[c:d], value[c:d]))
+        causal = more["window_size"] == (-1, 0)
+        made = functional.scaled_dot_product_attention(
+            q, k, v, is_causal=causal, scale=more["scale"]
+        )
+        rows.append(made.transpose(0, 1))
+    return torch.cat(rows)
+
+
+def test_the_kernel_for_unequal_rows_is_called_as_documented(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, calls = llama(), []
+    batch = {"input_ids": torch.randint(0, 32, (3, 4)), "attention_mask": MASK}
+    unpad(model)
+    with reading_of(batch):
+        expected = model(**batch, use_cache=False).logits
+
+    def kernel(*given: Any, **more: Any) -> Any:
+        calls.append(given[5:])
+        return by_definition(*given, **more)
+
+    monkeypatch.setattr(attention, "has_kernel", lambda query, value: True)
+    monkeypatch.setattr(attention, "varlen_attn", kernel)
+    with reading_of(batch):
+        found = model(**batch, use_cache=False).logits
+    assert calls == [(4, 4)] * 2
+    torch.testing.assert_close(found[MASK.bool()], expected[MASK.bool()])
