@@ -44,7 +44,9 @@ def needed_operations(model: PreTrainedModel, rows: list[dict[str, Any]]) -> flo
     for name, module in model.named_modules():
         if not isinstance(module, torch.nn.Linear):
             continue
-        size, low = module.weight.numel(), 3 * RANK * sum(module.weight.shape)
+        # Not by the weight, which may be packed.
+        size = module.in_features * module.out_features
+        low = 3 * RANK * (module.in_features + module.out_features)
         if module is model.get_output_embeddings():
             total += 4 * size * learnt
         elif name.endswith(("pooler.dense", "classifier")):

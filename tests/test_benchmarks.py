@@ -48,3 +48,13 @@ def test_trainers_are_compared(tmp_path: Path) -> None:
     assert len(found["contenders"]["peftune"]) == 2
     assert all(one["tokens_per_second"] > 0 for one in found["contenders"]["peftune"])
     assert file.with_suffix(".png").is_file()
+
+
+@pytest.mark.thorough
+def test_shapes_for_a_gpu_are_measured_in_toy_size(tmp_path: Path) -> None:
+    said = run("gpu.py", tmp_path, "--toy", "--out", str(tmp_path / "gpu.json"))
+    lines = [json.loads(line) for line in said.splitlines() if line.startswith("{")]
+    assert json.loads((tmp_path / "gpu.json").read_text()) == lines
+    names = [line["name"] for line in lines]
+    assert "LoRA toy, 512 tokens, peftune" in names
+    assert names[-1] == "longest context, LoRA toy" and lines[-1]["tokens"] == 512

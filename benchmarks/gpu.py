@@ -1,0 +1,287 @@
+"""Large shapes on one GPU: tokens per second, share of the matrix product, memory, beside TRL.
+
+    python benchmarks/gpu.py --out FILE.json      # under eight minutes on an H100 or H200
+    python benchmarks/gpu.py --toy                # that all of it runs, on a CPU
+
+Random weights in the shape of Llama 3.1 8B and 70B, LoRA r=16 on all linear layers, rows of the length
+of dialogues with their summaries. Prints a JSON line for each measurement as soon as there is one, and
+writes all of them to FILE. TRL is measured where it is installed.
+"""
+
+import argparse
+import gc
+import json
+import random
+import sys
+import time
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+
+sys.path[:0] = [str(Path(__file__).resolve().parent.parent), str(Path(__file__).resolve().parent)]
+
+from peft import PeftModel  # noqa: E402
+from rate import matrix_product_rate, needed_operations  # noqa: E402
+from shapes import SHAPES, random_model  # noqa: E402
+
+from peftune.adapters import attach, parameter_groups  # noqa: E402
+from peftune.adapters.fused import fuse  # noqa: E402
+from peftune.adapters.lora import LoraSection  # noqa: E402
+from peftune.data.collate import Batching  # noqa: E402
+from peftune.data.rows import IGNORED, EncodedRow, RowTuple  # noqa: E402
+from peftune.engines import prepare  # noqa: E402
+from peftune.engines.engine import StepShape  # noqa: E402
+from peftune.engines.launch import Launch  # noqa: E402
+from peftune.engines.ranks import Ranks  # noqa: E402
+from peftune.model.unpadding import unpad  # noqa: E402
+from peftune.plan import make_plan  # noqa: E402
+from peftune.training.dropout import checkpoint_contexts  # noqa: E402
+from peftune.training.loop import Training, train  # noqa: E402
+from peftune.training.optimizer import build_optimizer  # noqa: E402
+from peftune.training.section import TrainSection  # noqa: E402
+from peftune.training.supervised_head import supervise  # noqa: E402
+
+ADAPTER = LoraSection(method="lora", r=16, lora_alpha=32)
+WARMUP, STEPS = 2, 6
+Steps = list[tuple[float, float, float]]
+"""Seconds, loss and gradient norm of each step."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser.add_argument("--toy", action="store_true")
+    parser.add_argument("--out")
+    parser.add_argument("--seconds", type=float, default=420, help="start nothing new after these")
+    arguments = parser.parse_args()
+    device = torch.device("cpu" if arguments.toy else "cuda")
+    ends, found = time.monotonic() + arguments.seconds, []
+    for name, measure in plan(arguments.toy, device):
+        if time.monotonic() > ends:
+            break
+        found.append({"name": name, **settings(device), **measure()})
+        print(json.dumps(found[-1]), flush=True)
+        if arguments.out:
+            Path(arguments.out).write_text(json.dumps(found, indent=2) + "\n")
+        gc.collect()
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def settings(device: torch.device) -> dict[str, Any]:
+    packages = [name for name in ("torch", "transformers", "peft", "trl") if find_spec(name)]
+    return {
+        "date": time.strftime("%Y-%m-%d"),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "versions": {name: version(name) for name in packages},
+    }
+
+
+def plan(toy: bool, device: torch.device) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
+    """What is measured, the most important first."""
+    shape, budgets = ("toy", (512,)) if toy else ("8b", (4096, 16_384))
+    for tokens in budgets:
+        for quantized in (False, True):
+            kind = "QLoRA NF4" if quantized else "LoRA"
+            for trainer in ("peftune", "trl") if find_spec("trl") else ("peftune",):
+                yield (
+                    f"{kind} {shape}, {tokens} tokens, {trainer}",
+                    lambda s=shape, q=quantized, t=tokens, who=trainer: speed(s, q, t, who, device),
+                )
+    large = "toy" if toy else "70b"
+    yield f"QLoRA NF4 {large}, one step", lambda: one_step(large, 512 if toy else 4096, device)
+    yield f"longest context, LoRA {shape}", lambda: longest(shape, device, 512 if toy else 1 << 20)
+
+
+def speed(
+    shape: str, quantized: bool, tokens: int, trainer: str, device: torch.device
+) -> dict[str, Any]:
+    """Steps of about so many tokens, of which the first are not counted."""
+    rows = dialogues(tokens * STEPS, SHAPES[shape]["vocab_size"])
+    batch = max(1, round(len(rows) / STEPS))
+    rows = RowTuple(rows[: batch * STEPS])
+    reset(device)
+    model = random_model(shape, quantized, device)
+    needed = needed_operations(model, [vars_of(row) for row in rows])
+    steps = (by_peftune if trainer == "peftune" else by_trl)(model, rows, batch, False, device)
+    counted = sum(len(row.input_ids) for row in rows) / STEPS
+    seconds = sum(step[0] for step in steps[WARMUP:]) / (STEPS - WARMUP)
+    rate = matrix_product_rate("bfloat16", torch.get_num_threads(), device.type)
+    return {
+        "rows_per_step": batch,
+        "tokens_per_second": counted / seconds,
+        "share_of_matrix_product": counted / seconds * needed / rate,
+        "matrix_product_tflops": rate / 1e12,
+        "peak_gb": peak(device),
+        "first": steps[0][1:],
+        "last": steps[-1][1:],
+    }
+
+
+def vars_of(row: EncodedRow) -> dict[str, Any]:
+    return {"input_ids": row.input_ids, "labels": row.labels}
+
+
+def dialogues(tokens: int, vocabulary: int) -> list[EncodedRow]:
+    """Rows with log-normal prompts and completions, as `workloads.py` has them."""
+    draw, rows = random.Random(0), []
+    while tokens > 0:
+        prompt, learnt = (
+            max(3, round(median * 2.718281828 ** draw.gauss(0, sigma)))
+            for median, sigma in ((195, 0.45), (30, 0.41))
+        )
+        ids = tuple(draw.randrange(2, vocabulary) for _ in range(prompt + learnt))
+        rows.append(EncodedRow(ids, (IGNORED,) * prompt + ids[prompt:], (), len(rows)))
+        tokens -= len(ids)
+    return rows
+
+
+def by_peftune(
+    model: Any, rows: RowTuple, batch: int, recompute: bool, device: torch.device
+) -> Steps:
+    """peftune's own loop, as a recipe without a launcher has it."""
+    section = TrainSection(
+        per_device_train_batch_size=batch,
+        global_batch_size=batch,
+        max_steps=len(rows) // batch,
+        learning_rate=1.0e-4,
+        lr_scheduler_type="constant",
+    )
+    if recompute:
+        model.gradient_checkpointing_enable(
+            {"use_reentrant": False, "context_fn": checkpoint_contexts}
+        )
+    adapted: PeftModel = attach(ADAPTER, model)
+    unpad(model)
+    supervise(model)
+    fuse(adapted)
+    accelerator: Any = SimpleNamespace(
+        process_index=0, num_processes=1, device=device, is_main_process=True
+    )
+    engine = prepare(
+        Ranks(accelerator),
+        Launch("ddp", 1, 0, device.type == "cpu", False, False),
+        adapted,
+        lambda learning: build_optimizer(section, parameter_groups(ADAPTER, learning, 1.0e-4, 0.0)),
+        StepShape(1, batch, 1.0, "no"),
+    )
+    whole = make_plan(
+        rows=len(rows),
+        world_size=1,
+        per_device=batch,
+        global_batch=batch,
+        accumulation=None,
+        epochs=None,
+        max_steps=section.max_steps,
+        warmup_steps=0,
+        warmup_ratio=None,
+    )
+    training = Training(engine, rows, Batching("causal", 0), section, whole, 0)
+    steps, started = [], time.perf_counter()
+    for record in train(training):
+        now = time.perf_counter()
+        steps.append((now - started, record.loss, record.grad_norm))
+        started = now
+    return steps
+
+
+def by_trl(model: Any, rows: RowTuple, batch: int, recompute: bool, device: torch.device) -> Steps:
+    """TRL's `SFTTrainer` on the same rows in their order, with Liger's kernels where they are there."""
+    from datasets import Dataset
+    from peft import LoraConfig
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast, TrainerCallback
+    from trl import SFTConfig, SFTTrainer
+
+    steps: Steps = []
+    ends = []
+
+    class Clock(TrainerCallback):
+        def on_step_begin(self, *_: Any, **__: Any) -> None:
+            ends.append(time.perf_counter())
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+            if "loss" in logs:
+                norm = float(logs["grad_norm"])
+                steps.append((time.perf_counter() - ends[-1], logs["loss"], norm))
+
+    data = [
+        {"input_ids": row.input_ids, "completion_mask": [int(x >= 0) for x in row.labels]}
+        for row in rows
+    ]
+    words = Tokenizer(models.WordLevel({"<pad>": 0, "</s>": 1}, unk_token="<pad>"))
+    arguments = SFTConfig(
+        output_dir="/tmp/trl",
+        per_device_train_batch_size=batch,
+        max_steps=len(rows) // batch,
+        learning_rate=1.0e-4,
+        lr_scheduler_type="constant",
+        logging_steps=1,
+        save_strategy="no",
+        report_to=[],
+        bf16=device.type == "cuda",
+        use_cpu=device.type == "cpu",
+        gradient_checkpointing=recompute,
+        use_liger_kernel=find_spec("liger_kernel") is not None,
+        completion_only_loss=True,
+        max_length=None,
+        disable_tqdm=True,
+    )
+    SFTTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=Dataset.from_list(data),
+        processing_class=PreTrainedTokenizerFast(
+            tokenizer_object=words, pad_token="<pad>", eos_token="</s>"
+        ),
+        peft_config=LoraConfig(
+            task_type="CAUSAL_LM", r=16, lora_alpha=32, target_modules="all-linear"
+        ),
+        callbacks=[Clock()],
+    ).train()
+    return steps
+
+
+def one_step(shape: str, tokens: int, device: torch.device) -> dict[str, Any]:
+    """Memory of a quantized model and one recomputing step."""
+    rows = RowTuple(dialogues(tokens, SHAPES[shape]["vocab_size"]))
+    reset(device)
+    model = random_model(shape, True, device)
+    held = peak(device)
+    ((_, loss, norm),) = by_peftune(model, rows, len(rows), True, device)
+    return {"weights_peak_gb": held, "peak_gb": peak(device), "loss": loss, "grad_norm": norm}
+
+
+def longest(shape: str, device: torch.device, most: int) -> dict[str, Any]:
+    """The longest single row, by doubling, that a recomputing step has memory for."""
+    fitted, tokens = 0, 8192 if device.type == "cuda" else 256
+    while tokens <= most:
+        ids = torch.randint(2, SHAPES[shape]["vocab_size"], (tokens,)).tolist()
+        row = EncodedRow(tuple(ids), (IGNORED, *ids[1:]), (), 0)
+        reset(device)
+        try:
+            by_peftune(random_model(shape, False, device), RowTuple([row]), 1, True, device)
+        except torch.OutOfMemoryError:
+            break
+        fitted, tokens = tokens, tokens * 2
+    return {"tokens": fitted, "peak_gb": peak(device)}
+
+
+def reset(device: torch.device) -> None:
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def peak(device: torch.device) -> float:
+    """GB of the GPU since `reset`; 0 on a CPU, where it means nothing."""
+    return torch.cuda.max_memory_allocated(device) / 1e9 if device.type == "cuda" else 0.0
+
+
+if __name__ == "__main__":
+    main()
