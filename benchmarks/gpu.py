@@ -18,38 +18,19 @@ from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
 
 sys.path[:0] = [str(Path(__file__).resolve().parent.parent), str(Path(__file__).resolve().parent)]
 
-from peft import PeftModel  # noqa: E402
 from rate import matrix_product_rate, needed_operations  # noqa: E402
 from shapes import SHAPES, random_model  # noqa: E402
+from steps import Steps, by_peftune  # noqa: E402
 
-from peftune.adapters import attach, parameter_groups  # noqa: E402
-from peftune.adapters.fused import fuse  # noqa: E402
-from peftune.adapters.lora import LoraSection  # noqa: E402
-from peftune.data.collate import Batching  # noqa: E402
 from peftune.data.rows import IGNORED, EncodedRow, RowTuple  # noqa: E402
-from peftune.engines import prepare  # noqa: E402
-from peftune.engines.engine import StepShape  # noqa: E402
-from peftune.engines.launch import Launch  # noqa: E402
-from peftune.engines.ranks import Ranks  # noqa: E402
-from peftune.model.unpadding import unpad  # noqa: E402
-from peftune.plan import make_plan  # noqa: E402
-from peftune.training.dropout import checkpoint_contexts  # noqa: E402
-from peftune.training.loop import Training, train  # noqa: E402
-from peftune.training.optimizer import build_optimizer  # noqa: E402
-from peftune.training.section import TrainSection  # noqa: E402
-from peftune.training.supervised_head import supervise  # noqa: E402
 
-ADAPTER = LoraSection(method="lora", r=16, lora_alpha=32)
 WARMUP, STEPS = 2, 6
-Steps = list[tuple[float, float, float]]
-"""Seconds, loss and gradient norm of each step."""
 
 
 def main() -> None:
@@ -138,55 +119,6 @@ def dialogues(tokens: int, vocabulary: int) -> list[EncodedRow]:
         rows.append(EncodedRow(ids, (IGNORED,) * prompt + ids[prompt:], (), len(rows)))
         tokens -= len(ids)
     return rows
-
-
-def by_peftune(
-    model: Any, rows: RowTuple, batch: int, recompute: bool, device: torch.device
-) -> Steps:
-    """peftune's own loop, as a recipe without a launcher has it."""
-    section = TrainSection(
-        per_device_train_batch_size=batch,
-        global_batch_size=batch,
-        max_steps=len(rows) // batch,
-        learning_rate=1.0e-4,
-        lr_scheduler_type="constant",
-    )
-    if recompute:
-        model.gradient_checkpointing_enable(
-            {"use_reentrant": False, "context_fn": checkpoint_contexts}
-        )
-    adapted: PeftModel = attach(ADAPTER, model)
-    unpad(model)
-    supervise(model)
-    fuse(adapted)
-    accelerator: Any = SimpleNamespace(
-        process_index=0, num_processes=1, device=device, is_main_process=True
-    )
-    engine = prepare(
-        Ranks(accelerator),
-        Launch("ddp", 1, 0, device.type == "cpu", False, False),
-        adapted,
-        lambda learning: build_optimizer(section, parameter_groups(ADAPTER, learning, 1.0e-4, 0.0)),
-        StepShape(1, batch, 1.0, "no"),
-    )
-    whole = make_plan(
-        rows=len(rows),
-        world_size=1,
-        per_device=batch,
-        global_batch=batch,
-        accumulation=None,
-        epochs=None,
-        max_steps=section.max_steps,
-        warmup_steps=0,
-        warmup_ratio=None,
-    )
-    training = Training(engine, rows, Batching("causal", 0), section, whole, 0)
-    steps, started = [], time.perf_counter()
-    for record in train(training):
-        now = time.perf_counter()
-        steps.append((now - started, record.loss, record.grad_norm))
-        started = now
-    return steps
 
 
 def by_trl(model: Any, rows: RowTuple, batch: int, recompute: bool, device: torch.device) -> Steps:
