@@ -63,8 +63,8 @@ def documents_of(mask: torch.Tensor) -> Documents:
 class Reading:
     """A forward pass over a padded batch, and what is being computed in it."""
 
-    documents: tuple[Documents, ...]
-    """Of the encoder, or of the only stack of layers; then of the decoder."""
+    documents: tuple[Documents, Documents]
+    """Of the encoder, or of the only stack of layers; and of the decoder."""
     stack: int | None = None
     """Whose layers are being computed; None between them, where rows are padded."""
     states: torch.Tensor | None = None
@@ -103,9 +103,14 @@ def current_reading() -> Reading | None:
 
 @contextmanager
 def reading_of(batch: Mapping[str, torch.Tensor]) -> Iterator[Reading]:
-    """Inside, a forward pass on `batch` may leave out its padding."""
-    masks = [batch[name] for name in ("attention_mask", "decoder_attention_mask") if name in batch]
-    with reading_again(Reading(tuple(map(documents_of, masks)))) as reading:
+    """Inside, a forward pass on `batch` may leave out its padding.
+
+    A decoder without rows of its own reads those of the encoder, as for classes of whole texts.
+    """
+    first = documents_of(batch["attention_mask"])
+    own = batch.get("decoder_attention_mask")
+    documents = first, first if own is None else documents_of(own)
+    with reading_again(Reading(documents)) as reading:
         yield reading
 
 

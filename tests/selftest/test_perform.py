@@ -117,8 +117,8 @@ def test_an_accepted_failure_is_recorded_and_trained_with(
     recipe_tree: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In selftest.json and in the model card; the checks after it are made all the same."""
-    monkeypatch.setattr("peftune.selftest.trial.Trial.bound", 1e-30)
-    monkeypatch.setattr("peftune.selftest.loss.BOUNDS", {1e-30: 1.0})
+    monkeypatch.setattr("peftune.selftest.trial.Trial.bound", -1.0)
+    monkeypatch.setattr("peftune.selftest.loss.BOUNDS", {-1.0: 1.0})
     recipe = write_recipe(tmp_path, recipe_tree)
     run = trained(recipe, "run", "selftest.accept=[padding, causality]", "export.merge=false")
     results = {check.pop("name"): check for check in read_json(run / "selftest.json")["checks"]}
@@ -153,7 +153,7 @@ def test_a_failure_ends_the_run_before_its_first_step(
     recipe_tree: Tree, tmp_path: Path, capfd: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr("peftune.selftest.trial.Trial.bound", 1e-30)
+    monkeypatch.setattr("peftune.selftest.trial.Trial.bound", -1.0)
     assert report_errors(False, train_recipe, str(write_recipe(tmp_path, recipe_tree)), []) == 1
     printed = capfd.readouterr().err
     assert [line for line in printed.splitlines() if line.startswith("error: ")] == [
