@@ -30,6 +30,7 @@ from peftune.evaluation.evaluate import Measurement
 from peftune.fitting import TRAIN_RESULTS, Fit, fit
 from peftune.measurement import EVAL_RESULTS, measure, report_results
 from peftune.model.unpadding import is_unpadded, unpad
+from peftune.model.wide_products import widen
 from peftune.preparation import plan_for, prepare_data
 from peftune.recipe import Recipe
 from peftune.records import read_json, write_json
@@ -149,13 +150,14 @@ def compute_fast(context: Run, adapted: PeftModel) -> PeftModel:
     """Compute less and the same: no padding, no scores that nobody reads, one update for each layer."""
     base = adapted.get_base_model()
     assert isinstance(base, PreTrainedModel)
+    if context.launch.engine != "zero3":
+        # ZeRO-3 gathers a weight when its own layer is called.
+        widen(base)
+        fuse(adapted)
     if context.recipe.train.padding_free:
         unpad(base)
     if context.prepared.head.objective.generates:
         supervise(base)
-    if context.launch.engine != "zero3":
-        # ZeRO-3 gathers a weight when its own layer is called.
-        fuse(adapted)
     return adapted
 
 

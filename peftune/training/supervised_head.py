@@ -6,7 +6,7 @@ formed at once, chunk by chunk (as in Liger Kernel's fused linear cross entropy,
 arXiv:2410.10989). N learnt tokens, D hidden size, V vocabulary.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch.nn import functional
 from transformers import PreTrainedModel
+
+from peftune.model.wide_products import product_dtype
 
 CHUNK = 2**23
 """Scores that are held at a time."""
@@ -56,7 +58,7 @@ def supervise(model: PreTrainedModel) -> None:
     head = model.get_output_embeddings()
     if is_plain(model, head):
         # On the instance: engines and hooks keep seeing the module that they know.
-        vars(head)["forward"] = partial(loss_of_learnt, head)
+        vars(head)["forward"] = partial(loss_of_learnt, head, head.forward)
     else:
         head.register_forward_pre_hook(select_learnt)
 
@@ -84,11 +86,13 @@ def select_learnt(head: torch.nn.Module, args: tuple[Any, ...]) -> Any:
     return hidden.flatten(0, -2).index_select(0, learnt.places)[None], *others
 
 
-def loss_of_learnt(head: torch.nn.Linear, hidden: torch.Tensor) -> torch.Tensor:
-    """In place of the head's forward: notes the loss and returns no scores, (1, 0, V)."""
+def loss_of_learnt(
+    head: torch.nn.Linear, forward: Callable[..., torch.Tensor], hidden: torch.Tensor
+) -> torch.Tensor:
+    """In place of the head's own `forward`: notes the loss and returns no scores, (1, 0, V)."""
     learnt = _learnt.get()
     if learnt is None:
-        return torch.nn.Linear.forward(head, hidden)
+        return forward(hidden)
     (chosen,) = select_learnt(head, (hidden,))[:1]
     weight, bias = _computed(head.weight, hidden), head.bias
     learnt.nll_sum, nothing = _LinearCrossEntropy.apply(
@@ -123,15 +127,17 @@ class _LinearCrossEntropy(torch.autograd.Function):
         label_smoothing: float,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         total = torch.zeros((), dtype=torch.float64, device=hidden_ND.device)
+        dtype, wide_VD = weight_VD.dtype, weight_VD.to(product_dtype(weight_VD))
+        wide_V = None if bias_V is None else bias_V.to(wide_VD.dtype)
         gradients = []
         rows = max(1, CHUNK // len(weight_VD))
         for hidden, labels in zip(hidden_ND.split(rows), labels_N.split(rows), strict=True):
-            logits = functional.linear(hidden, weight_VD, bias_V)
+            logits = functional.linear(hidden.to(wide_VD.dtype), wide_VD, wide_V).to(dtype)
             log_p = logits.log_softmax(-1, dtype=torch.float32)
             total += smoothed_nll(log_p, labels, label_smoothing)
             if ctx.needs_input_grad[0]:
                 slope = logits_gradient(log_p, labels, label_smoothing)
-                gradients.append(_hidden_gradient(slope, logits, weight_VD, hidden))
+                gradients.append(_hidden_gradient(slope, logits, wide_VD, hidden))
         ctx.save_for_backward(*gradients)
         ctx.dtype, ctx.shape = hidden_ND.dtype, hidden_ND.shape
         return total.float(), hidden_ND.new_zeros(1, 0, len(weight_VD))
@@ -163,5 +169,5 @@ def _hidden_gradient(
     slope: torch.Tensor, logits: torch.Tensor, weight: torch.Tensor, hidden: torch.Tensor
 ) -> torch.Tensor:
     if logits.dtype != torch.float16:
-        return (slope.to(logits.dtype) @ weight).to(hidden.dtype)
-    return ((slope * FP16_SCALE).to(logits.dtype) @ weight).float() / FP16_SCALE
+        return (slope.to(logits.dtype).to(weight.dtype) @ weight).to(hidden.dtype)
+    return ((slope * FP16_SCALE).to(weight.dtype) @ weight).float() / FP16_SCALE

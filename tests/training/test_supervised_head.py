@@ -168,7 +168,7 @@ def test_half_precision_gradients_are_as_good_as_those_of_all_scores(dtype: torc
     given = hidden.to(dtype).requires_grad_()
     learnt = Learnt(torch.arange(40), labels, 0.0)
     with learning(learnt):
-        supervised_head.loss_of_learnt(head, given[None])
+        supervised_head.loss_of_learnt(head, head.forward, given[None])
     assert learnt.nll_sum is not None
     learnt.nll_sum.backward()
     assert given.grad is not None and exact.grad is not None
