@@ -16,7 +16,7 @@ def widen(model: torch.nn.Module) -> int:
     Sums of bfloat16 products are float32 anywhere, and the result is rounded to bfloat16 once, as by
     a kernel for bfloat16; only the memory for one widened weight at a time is added.
     """
-    narrow = [module for module in model.modules() if is_narrow(module)]
+    narrow: list[Any] = [module for module in model.modules() if is_narrow(module)]
     for layer in narrow:
         # On the instance: adapters and engines keep seeing the module that they know.
         vars(layer)["forward"] = partial(forward, layer)
