@@ -26,34 +26,37 @@ def runner(
     workload: Workload, folder: Path, arguments: argparse.Namespace
 ) -> Callable[[str], Result]:
     def run(name: str) -> Result:
-        started = time.time()
         print(f"{name} …", file=sys.stderr)
         if name == "peftune":
-            return peftune(folder, arguments, started)
-        return other(name, workload, folder, arguments, started)
+            return peftune(folder, arguments.threads)
+        return other(name, workload, folder, arguments)
 
     return run
 
 
-def environment(arguments: argparse.Namespace) -> dict[str, str]:
+def environment(threads: int) -> dict[str, str]:
     return {
         **os.environ,
-        "OMP_NUM_THREADS": str(arguments.threads),
+        "OMP_NUM_THREADS": str(threads),
         "CUDA_VISIBLE_DEVICES": "",
         "TOKENIZERS_PARALLELISM": "false",
     }
 
 
-def peftune(folder: Path, arguments: argparse.Namespace, started: float) -> Result:
-    """The documented command, and what it wrote."""
+def peftune(
+    folder: Path, threads: int, launcher: str = "cpu", overrides: tuple[str, ...] = ()
+) -> Result:
+    """The documented command with `threads` for each process, and what it wrote."""
+    started = time.time()
     launch = [str(Path(sys.executable).with_name("accelerate")), "launch", "--config_file"]
     command = [
-        *(*launch, str(REPOSITORY / "accelerate_configs" / "cpu.yaml")),
-        *("--num_cpu_threads_per_process", str(arguments.threads)),
+        *(*launch, str(REPOSITORY / "accelerate_configs" / f"{launcher}.yaml")),
+        *("--num_cpu_threads_per_process", str(threads)),
         *(str(REPOSITORY / "peftune" / "run.py"), str(folder / "recipe.yaml")),
         "overwrite_output_dir=true",
+        *overrides,
     ]
-    peak = peak_of(command, environment(arguments), folder / "peftune.log")
+    peak = peak_of(command, environment(threads), folder / "peftune.log")
     run = folder / "run"
     metrics = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     timings = [json.loads(line) for line in (run / "timings.jsonl").read_text().splitlines()]
@@ -72,9 +75,8 @@ def peftune(folder: Path, arguments: argparse.Namespace, started: float) -> Resu
     }
 
 
-def other(
-    name: str, workload: Workload, folder: Path, arguments: argparse.Namespace, started: float
-) -> Result:
+def other(name: str, workload: Workload, folder: Path, arguments: argparse.Namespace) -> Result:
+    started = time.time()
     job = {
         "kind": kind_of(workload),
         "trainer": "trl" if name in TRL else "transformers",
@@ -94,7 +96,7 @@ def other(
     (folder / "job.json").write_text(json.dumps(job))
     script = REPOSITORY / "benchmarks" / "contenders" / "transformers_trainer.py"
     command = [str(Path(arguments.peers) / "bin" / "python"), str(script), str(folder / "job.json")]
-    peak = peak_of(command, environment(arguments), folder / f"{name}.log")
+    peak = peak_of(command, environment(arguments.threads), folder / f"{name}.log")
     found: Result = json.loads((folder / "result.json").read_text())
     ends = found.pop("ends")
     seconds = [later - earlier for earlier, later in pairwise(ends)]
