@@ -12,7 +12,11 @@ from torch.nn import functional
 from torch.nn.attention.varlen import varlen_attn
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask
+from transformers.masking_utils import (
+    bidirectional_mask_function,
+    causal_mask_function,
+    sdpa_mask,
+)
 
 from peftune.model.documents import Reading, current_reading
 
@@ -41,20 +45,18 @@ def shared_mask(
 
     All rows begin at position 0, so windows and chunks mask the same places in each of them.
     """
-    arguments = {
-        "mask_function": mask_function,
-        "device": device,
-        **kwargs,
-    }
+    arguments = {"mask_function": mask_function, "device": device, **kwargs}
     if current_reading() is None:
         return sdpa_mask(
             batch_size, q_length, kv_length, attention_mask=attention_mask, **arguments
         )
+    if mask_function in (causal_mask_function, bidirectional_mask_function):
+        return None
     never = {"allow_is_causal_skip": False, "allow_is_bidirectional_skip": False}
     mask = sdpa_mask(1, q_length, kv_length, **{**arguments, **never})
     assert mask is not None
-    plain = torch.ones_like(mask).tril()
-    return None if mask.all() or torch.equal(mask, plain) else mask
+    # A window that is wider than every row masks nothing more than causality, or nothing.
+    return None if mask.all() or torch.equal(mask, torch.ones_like(mask).tril()) else mask
 
 
 def attend(
