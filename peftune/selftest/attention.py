@@ -22,7 +22,8 @@ def padding(trial: Trial) -> Finding:
             shown,
             f"the scores of rows change by {found:.1e} of their spread in a batch (bound "
             f"{trial.bound:.0e}): attention reaches padding or other rows; try "
-            "train.padding_free: false, model.attn_implementation: eager, or train.per_device_train_batch_size: 1.",
+            "train.padding_free: false, model.attn_implementation: eager, or "
+            "train.per_device_train_batch_size: 1.",
         )
     return Finding(shown)
 
