@@ -18,7 +18,7 @@ from peftune.evaluation.evaluate import (
     prediction_rows,
     results,
 )
-from peftune.evaluation.generate import generate_on_ranks
+from peftune.evaluation.generate import generate_on_ranks, require_room
 from peftune.evaluation.label_metrics import confusion, label_results, predicted, shown_label
 from peftune.evaluation.span_answers import (
     Candidate,
@@ -134,6 +134,14 @@ def tested(context: Run) -> list[Example]:
 
 def generate_test(context: Run, engine: Engine) -> tuple[str, ...]:
     return written(context, engine, [row.prompt_ids for row in context.prepared.rows["test"]])
+
+
+def require_room_for_answers(context: Run, engine: Engine) -> None:
+    """Raise ModelError, before anything is trained, where an answer could not fit the model."""
+    rows = context.prepared.rows["test"]
+    if rows and context.prepared.objective.writes and TASKS[context.recipe.task].metrics:
+        prompts = [row.prompt_ids for row in rows]
+        require_room(engine.module, prompts, context.recipe.evaluation)
 
 
 def written(context: Run, engine: Engine, prompts: Sequence[Sequence[int]]) -> tuple[str, ...]:

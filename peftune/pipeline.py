@@ -28,7 +28,12 @@ from peftune.engines.ranks import joined_ranks
 from peftune.errors import StorageError
 from peftune.evaluation.evaluate import Measurement
 from peftune.fitting import TRAIN_RESULTS, Fit, fit
-from peftune.measurement import EVAL_RESULTS, measure, report_results
+from peftune.measurement import (
+    EVAL_RESULTS,
+    measure,
+    report_results,
+    require_room_for_answers,
+)
 from peftune.model.unpadding import is_unpadded, unpad
 from peftune.model.wide_products import widen
 from peftune.preparation import plan_for, prepare_data
@@ -38,8 +43,6 @@ from peftune.resuming import (
     Beginning,
     beginning,
     identity_of,
-    keep_base,
-    kept_base,
     open_folder,
     restore,
 )
@@ -107,26 +110,25 @@ def run_on_ranks(context: Run, signals: Signals, started: float) -> None:
         initial = engine.trainable_state()
         at("the self-test")
         rehearse(context, engine, reporter, initial)
-        at("measuring the base model")
-        base = measured_base(context, engine, start)
+        require_room_for_answers(context, engine)
         ids = partial(tracker_ids, context.ranks.accelerator)
         job = Fit(context, engine, reporter, initial, identity, signals, started, ids)
         fit(job, restore(context, engine, reporter, start, initial))
         at("the final evaluation")
         save(context, engine, initial)
-        report_results(context, base, measure(context, engine), reporter)
+        report_results(context, *measured(context, engine, initial), reporter)
         at("writing the results")
         merge_and_describe(context, reporter)
 
 
-def measured_base(context: Run, engine: Engine, start: Beginning) -> Measurement | None:
-    """The base model's numbers, measured or kept from before."""
-    kept = context.ranks.from_main(lambda: kept_base(context, start))
-    if kept is not None:
-        return kept
-    base = measure(context, engine)
-    keep_base(context, base)
-    return base
+def measured(
+    context: Run, engine: Engine, initial: dict[str, torch.Tensor]
+) -> tuple[Measurement | None, Measurement | None]:
+    """Base and adapted model on the test split. The adapter as it began changes nothing, so what is
+    trained starts without waiting for the base."""
+    adapted = measure(context, engine)
+    engine.load_trainable_state(initial)
+    return measure(context, engine), adapted
 
 
 def adapted_model(context: Run) -> PeftModel:

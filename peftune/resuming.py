@@ -34,7 +34,6 @@ from peftune.data.report import data_report
 from peftune.engines.engine import Engine
 from peftune.environment import versions
 from peftune.errors import CheckpointError
-from peftune.evaluation.evaluate import Measurement
 from peftune.preparation import plan_for
 from peftune.recipe import load_recipe
 from peftune.records import read_json, write_json, write_text
@@ -42,7 +41,7 @@ from peftune.resolved import resolved_yaml
 from peftune.training.reporting import METRICS, Reporter
 from peftune.training.selection import Selection
 
-DATA_REPORT, ENVIRONMENT, BASE = "data_report.json", "environment.json", "base.json"
+DATA_REPORT, ENVIRONMENT = "data_report.json", "environment.json"
 Tensors = dict[str, torch.Tensor]
 
 
@@ -204,22 +203,3 @@ def restore(
     best = ranks.tensors_from_main(state.best)
     reporter.restore(progress.totals)
     return Start(progress.step, progress.selection, best or None)
-
-
-def kept_base(context: Run, start: Beginning) -> Measurement | None:
-    """The base model's numbers from before, where this run would measure the very same."""
-    if start.progress is None or context.recipe.resume.allow:
-        return None
-    kept = read_json(context.folder / BASE)
-    if kept.get("evaluation") != context.recipe.evaluation.model_dump(mode="json"):
-        return None
-    measured = kept["measurement"]
-    outputs = measured["outputs"]
-    return Measurement(**{**measured, "outputs": None if outputs is None else tuple(outputs)})
-
-
-def keep_base(context: Run, base: Measurement | None) -> None:
-    """Write the base model's numbers down for a run that goes on."""
-    if context.ranks.is_main and base is not None:
-        evaluation = context.recipe.evaluation.model_dump(mode="json")
-        write_json(context.folder / BASE, {"evaluation": evaluation, "measurement": asdict(base)})

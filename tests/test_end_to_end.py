@@ -10,6 +10,8 @@ import pytest
 import yaml
 from safetensors.torch import load_file
 
+from peftune.cli import report_errors, train_recipe
+from tests.conftest import write_recipe
 from tests.launching import environment
 
 # Logits of the adapter on its base, and of the merged model, for one prompt.
@@ -126,3 +128,14 @@ def test_the_best_adapter_is_the_one_that_stays(
     final = load_file(run / "adapter_model.safetensors")
     kept = load_file(run / f"checkpoint-{best}" / "adapter_model.safetensors")
     assert all(final[name].equal(kept[name]) for name in final | kept)
+
+
+def test_answers_that_cannot_fit_end_a_run_before_its_first_step(
+    tmp_path: Path, recipe_tree: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The test split is written on at the end, when it is too late to say so."""
+    file = write_recipe(tmp_path, recipe_tree)
+    too_many = ["evaluation.max_new_tokens=100000"]
+    assert report_errors(False, train_recipe, str(file), too_many) == 2
+    assert "evaluation.max_new_tokens: 100000 after a prompt of" in capsys.readouterr().err
+    assert not (Path(recipe_tree["output_dir"]) / "metrics.jsonl").exists()

@@ -74,7 +74,7 @@ def test_a_second_signal_ends_at_once(recipe: Path, tmp_path: Path) -> None:
     """While a step is long: the second one does not wait for its end."""
     slow = ["train.gradient_accumulation_steps=100000", "train.global_batch_size=null"]
     started = start(recipe, tmp_path / "run", [*slow, "train.eval_steps=null"])
-    started.wait_for("base.json")
+    started.wait_for("selftest.json")
     started.ranks[0].join(0.3)
     os.kill(started.pid(0), signal.SIGTERM)
     started.ranks[0].join(0.3)
