@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from peft import PeftModel
 
+from peftune.engines.build_lock import require_no_abandoned_build
 from peftune.engines.engine import (
     BuildOptimizer,
     StepShape,
@@ -43,6 +44,8 @@ class DeepSpeedZero:
     ) -> None:
         import deepspeed
 
+        if ranks.device.type == "cpu" and ranks.world_size > 1:
+            require_no_abandoned_build()
         self.ranks, self.shape, self.stage = ranks, shape, int(launch.engine[-1])
         plugin = ranks.accelerator.state.deepspeed_plugin
         plugin.set_moe_leaf_modules(model)
