@@ -19,6 +19,6 @@ def require_no_abandoned_build() -> None:
         age_s = time.time() - lock.stat().st_mtime
         if age_s > LONGEST_BUILD_S:
             raise LaunchError(
-                f"{lock} is {age_s / 60:.0f} minutes old: a process that compiled for DeepSpeed was killed, "
-                "and every other would wait for it; remove the file."
+                f"{lock} is {age_s / 60:.0f} minutes old: a process that compiled for DeepSpeed was "
+                "killed, and every other would wait for it; remove the file."
             )
