@@ -9,13 +9,8 @@ from tests.conftest import summary_tree, write_recipe
 from tests.launching import adapter_difference, largest_difference, launch, metrics
 
 # tests/contract has every engine with every method; here they go through launcher and command.
-LAYOUTS = (
-    "cpu_ddp",
-    pytest.param("cpu_zero1", marks=pytest.mark.thorough),
-    pytest.param("cpu_zero2", marks=pytest.mark.thorough),
-    "cpu_zero3",
-    "cpu_fsdp2",
-)
+LAYOUTS = ("cpu_ddp", "cpu_zero1", "cpu_zero2", "cpu_zero3", "cpu_fsdp2")
+THOROUGH = ("cpu_zero1", "cpu_zero2")
 QUANTIZED = (
     ("bnb-nf4", "cpu_zero3"),
     pytest.param("bnb-int8", "cpu_zero2", marks=pytest.mark.thorough),
@@ -42,7 +37,13 @@ def one_process(recipe: Path) -> Path:
     return launch("cpu", recipe, recipe.parent / "cpu")
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(
+    "layout",
+    [
+        pytest.param(name, marks=pytest.mark.thorough if name in THOROUGH else ())
+        for name in LAYOUTS
+    ],
+)
 def test_the_layout_changes_no_number(layout: str, recipe: Path, one_process: Path) -> None:
     run = launch(layout, recipe, recipe.parent / layout)
     for key in ("loss", "grad_norm", "eval_loss"):
@@ -72,7 +73,10 @@ def test_quantized_training_agrees(method: str, layout: str, recipe: Path) -> No
     assert adapter_difference(alone, run) < 1e-5
 
 
-@pytest.fixture(scope="module", params=["bert", pytest.param("t5", marks=pytest.mark.thorough)])
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(name, marks=pytest.mark.thorough) for name in ("bert", "t5")],
+)
 def other_class(
     request: pytest.FixtureRequest,
     tmp_path_factory: pytest.TempPathFactory,
