@@ -77,7 +77,10 @@ def shard_layers(model: PeftModel, ranks: Ranks, offload: bool) -> None:
     base = model.get_base_model()
     assert isinstance(base, PreTrainedModel)
     layer_classes = set(base._no_split_modules or ())
+    # Embeddings stay with the root: an output layer outside of them may share their weight.
+    embedding = base.get_input_embeddings()
     for module in list(model.modules()):
-        if type(module).__name__ in layer_classes and not isinstance(module, FSDPModule):
+        is_layer = type(module).__name__ in layer_classes and embedding not in module.modules()
+        if is_layer and not isinstance(module, FSDPModule):
             fully_shard(module, mesh=mesh, offload_policy=policy)
     fully_shard(model, mesh=mesh, offload_policy=policy)
