@@ -3,8 +3,8 @@
     python benchmarks/compare.py --kind decoder --dtype float32 --rounds 3 --peers ENVIRONMENT
 
 Contenders run in turn as whole processes (A B A B …): the same weights, encoded rows, order, precision,
-LoRA and optimizer. Other trainers run in ENVIRONMENT, which `make bench-environment` makes from pinned
-versions. Prints a table and writes `compare-KIND-DTYPE.json` with every figure.
+LoRA and optimizer. Other trainers run in ENVIRONMENT, which `make bench` makes from pinned versions.
+Prints a table and writes `compare-KIND-DTYPE.json` with every figure.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from workloads import WORKLOADS, Workload, recipe, write  # noqa: E402
 from peftune.adapters import attach  # noqa: E402
 from peftune.artefacts import load_frozen  # noqa: E402
 from peftune.data.order import step_rows  # noqa: E402
-from peftune.preparation import prepare_data  # noqa: E402
+from peftune.preparation import Prepared, prepare_data  # noqa: E402
 from peftune.recipe import Recipe, load_recipe  # noqa: E402
 from peftune.training.randomness import seed_initialisation  # noqa: E402
 
@@ -105,7 +105,9 @@ def encode(workload: Workload, folder: Path, arguments: argparse.Namespace) -> l
     """
     tree = recipe(workload, folder, arguments.steps, options(arguments))
     (folder / "recipe.yaml").write_text(yaml.safe_dump(tree))
-    rows = prepare_data(load_recipe(folder / "recipe.yaml")).rows["train"]
+    chosen = load_recipe(folder / "recipe.yaml")
+    prepared = prepare_data(chosen)
+    rows = prepared.rows["train"]
     ids = [
         step_rows(tree["seed"], step, len(rows), workload.batch) for step in range(arguments.steps)
     ]
@@ -113,7 +115,7 @@ def encode(workload: Workload, folder: Path, arguments: argparse.Namespace) -> l
         for index in (i for step in ids for i in step):
             row = {"input_ids": list(rows[index].input_ids), "labels": list(rows[index].labels)}
             out.write(json.dumps(row) + "\n")
-    save_start(load_recipe(folder / "recipe.yaml"), folder)
+    save_start(chosen, prepared, folder)
     both = kind_of(workload) == "encoder-decoder"
     return [
         sum(len(rows[i].input_ids) + (len(rows[i].labels) if both else 0) for i in step)
@@ -134,10 +136,9 @@ def summary(found: Result, tokens: list[int]) -> Result:
     }
 
 
-def save_start(chosen: Recipe, folder: Path) -> None:
+def save_start(chosen: Recipe, prepared: Prepared, folder: Path) -> None:
     """What training starts from, drawn as peftune draws it, for contenders that draw in other ways."""
     seed_initialisation(chosen.seed)
-    prepared = prepare_data(chosen)
     model, new = load_frozen(chosen, prepared.head, "cpu", False)
     seed_initialisation(chosen.seed)
     adapted = attach(chosen.adapter, model, prepared.objective.task_type, new)

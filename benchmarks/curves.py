@@ -109,13 +109,15 @@ def measured(point: dict[str, Any]) -> dict[str, Any]:
 
 
 def made_rows(point: dict[str, Any], count: int) -> list[Any]:
+    from workloads import length
+
     from peftune.data.rows import IGNORED, EncodedRow
 
     draw, rows = random.Random(0), []
     for index in range(count):
-        length = max(4, round(point["length"] * 2.718281828 ** draw.gauss(0, point["spread"])))
-        ids = tuple(draw.randrange(2, point["vocabulary"]) for _ in range(length))
-        hidden = min(length - 1, max(1, round(length * (1 - point["supervised"]))))
+        tokens = length(draw, point["length"], point["spread"], least=4)
+        ids = tuple(draw.randrange(2, point["vocabulary"]) for _ in range(tokens))
+        hidden = min(tokens - 1, max(1, round(tokens * (1 - point["supervised"]))))
         rows.append(EncodedRow(ids, (IGNORED,) * hidden + ids[hidden:], (), index))
     return rows
 

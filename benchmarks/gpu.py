@@ -27,6 +27,7 @@ sys.path[:0] = [str(Path(__file__).resolve().parent.parent), str(Path(__file__).
 from rate import matrix_product_rate, needed_operations  # noqa: E402
 from shapes import SHAPES, random_model  # noqa: E402
 from steps import Steps, by_peftune  # noqa: E402
+from workloads import DIALOGUE, SUMMARY, length  # noqa: E402
 
 from peftune.data.rows import IGNORED, EncodedRow, RowTuple  # noqa: E402
 
@@ -111,10 +112,7 @@ def dialogues(tokens: int, vocabulary: int) -> list[EncodedRow]:
     """Rows with log-normal prompts and completions, as `workloads.py` has them."""
     draw, rows = random.Random(0), []
     while tokens > 0:
-        prompt, learnt = (
-            max(3, round(median * 2.718281828 ** draw.gauss(0, sigma)))
-            for median, sigma in ((195, 0.45), (30, 0.41))
-        )
+        prompt, learnt = length(draw, *DIALOGUE), length(draw, *SUMMARY)
         ids = tuple(draw.randrange(2, vocabulary) for _ in range(prompt + learnt))
         rows.append(EncodedRow(ids, (IGNORED,) * prompt + ids[prompt:], (), len(rows)))
         tokens -= len(ids)

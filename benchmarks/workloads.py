@@ -6,6 +6,7 @@ letters a token.
 """
 
 import json
+import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -43,13 +44,15 @@ class Workload:
     """Rows in a step, all of one forward pass."""
     model: Callable[[int], PreTrainedModel]
     row: Callable[[random.Random, list[str]], Row]
-    prompt: str = "{prompt}"
 
 
 def words(draw: random.Random, every: list[str], shape: tuple[float, float]) -> str:
-    median, sigma = shape
-    count = min(2000, max(3, round(median * 2.718281828 ** draw.gauss(0, sigma))))
-    return " ".join(draw.choices(every, k=count))
+    return " ".join(draw.choices(every, k=min(2000, length(draw, *shape))))
+
+
+def length(draw: random.Random, median: float, sigma: float, least: int = 3) -> int:
+    """A log-normal number of tokens."""
+    return max(least, round(median * math.exp(draw.gauss(0, sigma))))
 
 
 def dialogue(draw: random.Random, every: list[str]) -> Row:
@@ -110,6 +113,13 @@ def encoder_decoder(vocabulary: int) -> PreTrainedModel:
     return T5ForConditionalGeneration(config)
 
 
+def tiny(vocabulary: int) -> PreTrainedModel:
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 4096}
+    ends = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 1}
+    return LlamaForCausalLM(LlamaConfig(vocab_size=vocabulary, **sizes, **heads, **ends))
+
+
 WORKLOADS = {
     "decoder": Workload("decoder", "instruct", 49_152, 8, decoder, dialogue),
     "encoder": Workload("encoder", "classify", 30_522, 32, encoder, sentence),
@@ -117,15 +127,8 @@ WORKLOADS = {
         "encoder-decoder", "instruct", 32_128, 8, encoder_decoder, dialogue
     ),
     # For a test that all of it runs.
-    "tiny": Workload("tiny", "instruct", 512, 4, lambda vocabulary: tiny(vocabulary), dialogue),
+    "tiny": Workload("tiny", "instruct", 512, 4, tiny, dialogue),
 }
-
-
-def tiny(vocabulary: int) -> PreTrainedModel:
-    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
-    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 4096}
-    ends = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 1}
-    return LlamaForCausalLM(LlamaConfig(vocab_size=vocabulary, **sizes, **heads, **ends))
 
 
 def write(workload: Workload, rows: int, folder: Path) -> None:
@@ -155,7 +158,7 @@ def recipe(workload: Workload, folder: Path, steps: int, options: dict[str, Any]
     """The recipe of one run; `options` are sections whose keys are laid over it."""
     data: dict[str, Any] = {"train": str(folder / "train.jsonl"), "max_length": 2048}
     if workload.task == "instruct":
-        data["prompt_template"] = workload.prompt
+        data["prompt_template"] = "{prompt}"
     tree: dict[str, Any] = {
         "task": workload.task,
         "seed": 0,

@@ -50,7 +50,7 @@ def rank_micro_batches(
     longest_first = sorted(range(len(row_ids)), key=lambda place: -sizes[place])
     count = math.ceil(len(row_ids) / (world_size * per_device))
     deal = _mixed if mixed else _alike
-    shares = deal([*longest_first], sizes, count * world_size, per_device, world_size)
+    shares = deal(longest_first, sizes, count * world_size, per_device, world_size)
     return [
         [row_ids[place] for place in shares[turn * world_size + rank]] or [None]
         for turn in range(count)

@@ -32,17 +32,22 @@ class Documents:
         ends = torch.tensor([0, *accumulate(self.lengths)], dtype=torch.int32)
         return ends.to(self.places.device)
 
+    @property
+    def is_full(self) -> bool:
+        """Whether there is no padding: rows of one length need no copy."""
+        return len(self.places) == len(self.lengths) * self.width
+
     def unpadded(self, padded: torch.Tensor) -> torch.Tensor:
         """(rows, width, …), or one row for all, (1, width, …), without padding: (1, tokens, …)."""
         if padded.shape[0] == 1 and len(self.lengths) > 1:
             return padded[:, self.positions]
-        if len(self.places) == len(self.lengths) * self.width:
+        if self.is_full:
             return padded.flatten(0, 1)[None]
         return padded.flatten(0, 1).index_select(0, self.places)[None]
 
     def padded(self, tokens: torch.Tensor) -> torch.Tensor:
         """(1, tokens, …) with zeros for padding: (rows, width, …)."""
-        if len(self.places) == len(self.lengths) * self.width:
+        if self.is_full:
             return tokens[0].unflatten(0, (-1, self.width))
         rows = tokens[0].split(self.lengths)
         after = [(0, 0) * (row.dim() - 1) + (0, self.width - len(row)) for row in rows]
