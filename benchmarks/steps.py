@@ -8,7 +8,6 @@ import torch
 from peft import PeftModel
 
 from peftune.adapters import attach, parameter_groups
-from peftune.adapters.fused import fuse
 from peftune.adapters.lora import LoraSection
 from peftune.data.collate import Batching
 from peftune.data.rows import RowTuple
@@ -16,13 +15,12 @@ from peftune.engines import prepare
 from peftune.engines.engine import StepShape
 from peftune.engines.launch import Launch
 from peftune.engines.ranks import Ranks
-from peftune.model.unpadding import unpad
 from peftune.plan import make_plan
-from peftune.training.dropout import checkpoint_contexts
 from peftune.training.loop import Training, train
 from peftune.training.optimizer import build_optimizer
-from peftune.training.section import TrainSection
-from peftune.training.supervised_head import supervise
+from peftune.training.recomputation import recompute
+from peftune.training.section import Recomputation, TrainSection
+from peftune.training.shortcuts import compute_fast
 
 ALL = ("unpad", "head", "fuse")
 """The shortcuts of a model."""
@@ -34,7 +32,7 @@ def by_peftune(
     model: Any,
     rows: RowTuple,
     batch: int,
-    recompute: bool,
+    recomputed: Recomputation,
     device: torch.device,
     rank: int = 16,
     shortcuts: tuple[str, ...] = ALL,
@@ -48,17 +46,14 @@ def by_peftune(
         learning_rate=1.0e-4,
         lr_scheduler_type="constant",
     )
-    if recompute:
-        model.gradient_checkpointing_enable(
-            {"use_reentrant": False, "context_fn": checkpoint_contexts}
-        )
+    recompute(model, recomputed)
     adapted: PeftModel = attach(adapter, model)
-    if "unpad" in shortcuts:
-        unpad(model)
-    if "head" in shortcuts:
-        supervise(model)
-    if "fuse" in shortcuts:
-        fuse(adapted)
+    compute_fast(
+        adapted,
+        padding_free="unpad" in shortcuts,
+        generates="head" in shortcuts,
+        gathers_weights="fuse" not in shortcuts,
+    )
     accelerator: Any = SimpleNamespace(
         process_index=0, num_processes=1, device=device, is_main_process=True
     )

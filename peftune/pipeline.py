@@ -15,7 +15,6 @@ from rich.console import Console
 from transformers import PreTrainedModel
 
 from peftune.adapters import attach, parameter_groups
-from peftune.adapters.fused import fuse
 from peftune.artefacts import load_frozen, write_adapter, write_card, write_merged, write_tokenizer
 from peftune.checkpoint.folder import checkpoint_steps
 from peftune.combination import check_machine
@@ -34,8 +33,7 @@ from peftune.measurement import (
     report_results,
     require_room_for_answers,
 )
-from peftune.model.unpadding import is_unpadded, unpad
-from peftune.model.wide_products import widen
+from peftune.model.unpadding import is_unpadded
 from peftune.preparation import plan_for, prepare_data
 from peftune.recipe import Recipe
 from peftune.records import read_json, write_json
@@ -48,11 +46,12 @@ from peftune.resuming import (
 )
 from peftune.selftest.perform import require_passed, selftest, write_results
 from peftune.signals import Signals
-from peftune.training.dropout import checkpoint_contexts, draw_by_rows, has_layerdrop
+from peftune.training.dropout import draw_by_rows, has_layerdrop
 from peftune.training.optimizer import build_optimizer
 from peftune.training.randomness import seed_initialisation
+from peftune.training.recomputation import recompute
 from peftune.training.reporting import Reporter
-from peftune.training.supervised_head import supervise
+from peftune.training.shortcuts import compute_fast
 from peftune.training.tracking import resumed_arguments, tracker_ids
 
 
@@ -139,28 +138,20 @@ def adapted_model(context: Run) -> PeftModel:
     seed_initialisation(recipe.seed)
     model, new = load_frozen(recipe, head, device, context.launch.sharded)
     draw_by_rows(model)
-    if recipe.train.gradient_checkpointing:
-        model.gradient_checkpointing_enable(
-            {"use_reentrant": False, "context_fn": checkpoint_contexts}
-        )
+    recompute(model, recipe.train.gradient_checkpointing)
     seed_initialisation(recipe.seed)
     adapted = attach(recipe.adapter, model, head.objective.task_type, new)
-    return compute_fast(context, adapted)
+    return fast(context, adapted)
 
 
-def compute_fast(context: Run, adapted: PeftModel) -> PeftModel:
-    """Compute less and the same: no padding, no scores that nobody reads, one update for each layer."""
-    base = adapted.get_base_model()
-    assert isinstance(base, PreTrainedModel)
-    if context.launch.engine != "zero3":
-        # ZeRO-3 gathers a weight when its own layer is called.
-        widen(base)
-        fuse(adapted)
-    if context.recipe.train.padding_free:
-        unpad(base)
-    if context.prepared.head.objective.generates:
-        supervise(base)
-    return adapted
+def fast(context: Run, adapted: PeftModel) -> PeftModel:
+    """The model with every shortcut that recipe and engine allow."""
+    return compute_fast(
+        adapted,
+        padding_free=context.recipe.train.padding_free,
+        generates=context.prepared.head.objective.generates,
+        gathers_weights=context.launch.engine == "zero3",
+    )
 
 
 def start_engine(context: Run, model: PeftModel) -> Engine:
@@ -289,7 +280,7 @@ def measure_again(context: Run) -> None:
     seed_initialisation(context.recipe.seed)
     frozen, _ = load_frozen(context.recipe, head, device, context.launch.sharded)
     trained = PeftModel.from_pretrained(frozen, str(folder), is_trainable=True)
-    engine = start_engine(context, compute_fast(context, trained))
+    engine = start_engine(context, fast(context, trained))
     with engine.module.disable_adapter():
         base = measure(context, engine)
     adapted = measure(context, engine)

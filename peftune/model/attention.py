@@ -5,6 +5,7 @@ without padding (generation, a model that is not served) everything is torch's o
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from transformers.masking_utils import (
 )
 
 from peftune.model.documents import Reading, current_reading
+from peftune.model.short_rows import Buckets, buckets_of
 
 UNPADDED = "peftune_unpadded"
 """Its name among the attention implementations of transformers."""
@@ -83,7 +85,12 @@ def attend(
     bias = _bias(attention_mask, position_bias, causal)
     if bias is None and not dropout and has_kernel(query, value):
         return all_rows_at_once(reading, query, key, value, causal, scaling), None
-    rows = row_by_row(reading, query, key, value, bias, causal and bias is None, dropout, scaling)
+    alone = causal and bias is None
+    buckets = None if dropout else buckets_now(reading)
+    if buckets is not None:
+        computed = partial(attention, scaling=scaling)
+        return buckets.attend(computed, query, key, value, bias, alone), None
+    rows = row_by_row(reading, query, key, value, bias, alone, dropout, scaling)
     return torch.cat([row.transpose(1, 2) for row in rows], dim=1), None
 
 
@@ -135,6 +142,16 @@ def all_rows_at_once(
     return made[None]
 
 
+def buckets_now(reading: Reading) -> Buckets | None:
+    """Short rows side by side; the same for every layer."""
+    own, seen = reading.own, reading.seen
+    assert own is not None
+    key = id(own), id(seen)
+    if key not in reading.buckets:
+        reading.buckets[key] = buckets_of(own, seen)
+    return reading.buckets[key]
+
+
 def row_by_row(
     reading: Reading,
     query: torch.Tensor,
@@ -155,17 +172,29 @@ def row_by_row(
     )
     rows = []
     for reading.row, (q, k, v) in enumerate(shares):
-        rows.append(
-            functional.scaled_dot_product_attention(
-                q,
-                k,
-                v,
-                attn_mask=None if bias is None else bias[..., : q.shape[2], : k.shape[2]],
-                dropout_p=dropout,
-                is_causal=causal,
-                scale=scaling,
-                enable_gqa=q.shape[1] != k.shape[1],
-            )
-        )
+        mask = None if bias is None else bias[..., : q.shape[2], : k.shape[2]]
+        rows.append(attention(q, k, v, mask, causal, dropout, scaling))
     reading.row = None
     return rows
+
+
+def attention(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    mask: torch.Tensor | None,
+    causal: bool,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+) -> torch.Tensor:
+    """torch's own, (rows, heads, tokens, size)."""
+    return functional.scaled_dot_product_attention(
+        query,
+        key,
+        value,
+        attn_mask=mask,
+        dropout_p=dropout,
+        is_causal=causal,
+        scale=scaling,
+        enable_gqa=query.shape[1] != key.shape[1],
+    )

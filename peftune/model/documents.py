@@ -6,6 +6,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import accumulate
+from typing import Any
 
 import torch
 from torch.nn import functional
@@ -80,6 +81,8 @@ class Reading:
     """Whose attention is being computed, where it is computed for one row after another."""
     unpadded: dict[int, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
     """What every layer gets anew and need be unpadded only once, by the identity of the tensor."""
+    buckets: dict[tuple[int, int], Any] = field(default_factory=dict)
+    """Short rows side by side, by the identity of the documents that look and are looked at."""
 
     @property
     def own(self) -> Documents | None:

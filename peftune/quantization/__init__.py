@@ -10,10 +10,13 @@ from peftune.quantization.bnb4bit import Bnb4bitSection
 from peftune.quantization.bnb8bit import Bnb8bitSection
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor, nn
 
 QuantizationSection = Annotated[Bnb4bitSection | Bnb8bitSection, Field(discriminator="method")]
 BACKENDS = {"bnb-nf4": bnb4bit, "bnb-fp4": bnb4bit, "bnb-int8": bnb8bit}
+LAYERS = {"Linear4bit": bnb4bit, "Linear8bitLt": bnb8bit}
+"""Which of them a layer belongs to, by its class."""
 
 
 def dequantize_model(model: Any) -> None:
@@ -30,6 +33,11 @@ def dequantize_model(model: Any) -> None:
         raise ModelError("export.merge_base: dequantized needs a quantized base; use original.")
     model.hf_quantizer.remove_quantization_config(model)
     model.is_loaded_in_4bit = model.is_loaded_in_8bit = False
+
+
+def training_weight(layer: Any, dtype: "torch.dtype") -> "Tensor":
+    """What a quantized layer multiplies inputs of `dtype` with, (out, in), where it dequantizes."""
+    return LAYERS[type(layer).__name__].training_weight(layer, dtype)
 
 
 def quantization_scales(model: Any) -> "dict[str, Tensor]":

@@ -8,6 +8,7 @@ from peftune.errors import LaunchError
 from peftune.section import Section
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor, nn
 
 
@@ -91,11 +92,17 @@ def scales(layer: Any) -> "dict[str, Tensor]":
     return {"absmax": state.absmax}
 
 
-def dequantize(layer: Any) -> "Tensor":
-    """The weight (out, in) in float32, code book value times block scale: what fp32 trains on."""
+def dequantize(layer: Any, dtype: "torch.dtype | None" = None) -> "Tensor":
+    """The weight (out, in), code book value times block scale, in `dtype` or in float32."""
     import torch
     from bitsandbytes.functional import dequantize_4bit
 
-    state = copy.copy(layer.weight.quant_state)
-    state.dtype = torch.float32
+    # Where engines have put other tensors in the place of the weight, the layer itself has the state.
+    state = copy.copy(layer.weight.quant_state if layer.quant_state is None else layer.quant_state)
+    state.dtype = dtype or torch.float32
     return dequantize_4bit(layer.weight.data, state)
+
+
+def training_weight(layer: Any, dtype: "torch.dtype") -> "Tensor":
+    """What a layer multiplies inputs of `dtype` with, (out, in)."""
+    return dequantize(layer, layer.compute_dtype or dtype)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from peftune.section import Section
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor, nn
 
 
@@ -63,3 +64,8 @@ def scales(layer: Any) -> "dict[str, Tensor]":
 def dequantize(layer: Any) -> "Tensor":
     """The weight (out, in) in float32: 8-bit integer times scale/127, as float32 compute uses."""
     return layer.weight.data.float() * (scales(layer)["SCB"].unsqueeze(1) * (1.0 / 127.0))
+
+
+def training_weight(layer: Any, dtype: "torch.dtype") -> "Tensor":
+    """What a layer multiplies inputs of `dtype` with on the CPU, (out, in)."""
+    return dequantize(layer).to(dtype if layer.bias is None else layer.bias.dtype)

@@ -16,11 +16,13 @@ from peftune.selftest.check import Finding
 from peftune.selftest.trial import Trial
 from peftune.selftest.weights import checksums
 from peftune.tasks import TASKS
-from peftune.training.loop import accumulate, count_step, named_batch, to_device
+from peftune.training.loop import Training, accumulate, count_step, named_batch, to_device
 from peftune.training.loss import batch_nll_sum
 
 CPU_ALLOCATOR = "DefaultCPUAllocator: "
 """How torch's allocator on the CPU begins the message of its RuntimeError."""
+SEARCHED_ROWS = 2**17
+"""Rows of all ranks among whose micro-batches the largest is looked for, which takes under a second."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -30,7 +32,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def memory(trial: Trial) -> Finding:
-    """Longest rows in full micro-batches, a step, an evaluation batch and a save fit into memory."""
+    """The largest micro-batch of the run, a step, an evaluation batch and a save fit into memory."""
     return largest_step(trial, generates=False)
 
 
@@ -63,10 +65,10 @@ def largest_step(trial: Trial, generates: bool) -> Finding:
 
 
 def train_longest(trial: Trial) -> int:
-    """One step on the longest micro-batch and, where there is accumulation, one more; its width."""
+    """One step on the largest micro-batch and, where there is accumulation, one more; its width."""
     trial.stage = "training"
     training, engine = trial.training, trial.engine
-    longest = longest_rows(trial, "train", training.section.per_device_train_batch_size)
+    longest = batch_of(trial, "train", largest_micro_batch(training))
     batches = [longest] * min(2, training.plan.micro_batches_per_step)
     engine.model.train()
     started = time.monotonic()
@@ -78,20 +80,40 @@ def train_longest(trial: Trial) -> int:
     return longest["input_ids"].shape[1]
 
 
-def longest_rows(trial: Trial, split: Split, count: int) -> Batch:
-    """A batch of the longest rows of a split, as wide on both sides as any of them.
+def largest_micro_batch(training: Training) -> list[int]:
+    """The rows that take the most memory at a time in this training.
 
-    Where a split has fewer rows, the longest are there more than once.
+    Order is arithmetic, so all of a run can be looked at beforehand; a run of more than `SEARCHED_ROWS`
+    comes near to the longest rows together, and gets those.
     """
+    plan, per_device = training.plan, training.section.per_device_train_batch_size
+    if plan.total_steps * plan.global_batch_size * plan.world_size > SEARCHED_ROWS:
+        return longest_places(training.rows.lengths(), per_device)
+    shares = (
+        [row for row in share if row is not None]
+        for step in range(plan.total_steps)
+        for rank in range(plan.world_size)
+        for share in training.shares(step, rank)
+    )
+    return max(shares, key=lambda share: memory_of(share, training.sizes, training.unpadded))
+
+
+def memory_of(share: list[int], sizes: np.ndarray, unpadded: bool) -> int:
+    """Tokens that are computed at a time, with their padding where it is computed too."""
+    found = sizes[share]
+    return int(found.sum() if unpadded or not len(found) else len(found) * found.max())
+
+
+def batch_of(trial: Trial, split: Split, picked: list[int]) -> Batch:
+    """Rows of a split as a batch on the device."""
     rows, training = trial.context.prepared.rows[split], trial.training
-    picked = longest_places(rows.lengths(), count)
     drawn = [training.batching.drawn(rows[i], i, 0) for i in picked]
     return to_device(named_batch(training.batching, drawn, [*picked]), trial.engine.ranks.device)
 
 
 def longest_places(lengths: np.ndarray, count: int) -> list[int]:
     """Rows with the most tokens and labels together, after the one with the most tokens and the one
-    with the most labels."""
+    with the most labels. Where there are fewer rows, the longest are there more than once."""
     order = np.argsort(-lengths.sum(axis=1), kind="stable").tolist()
     extremes = [int(lengths[:, side].argmax()) for side in (0, 1)]
     unique = list(dict.fromkeys([*(extremes if count > 1 else []), *order]))
@@ -108,7 +130,7 @@ def evaluate_longest(trial: Trial) -> None:
             count = min(trial.training.section.per_device_eval_batch_size, len(rows[split]))
             engine.module.eval()
             with engine.autocast():
-                batch = longest_rows(trial, split, count)
+                batch = batch_of(trial, split, longest_places(rows[split].lengths(), count))
                 batch_nll_sum(engine.module, batch, trial.training.batching.objective)
             return
 

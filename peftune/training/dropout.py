@@ -1,7 +1,7 @@
 """Dropout whose masks belong to rows, put in the place of torch's for a forward pass."""
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
 from typing import Any
@@ -12,7 +12,6 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 from transformers import PreTrainedModel
 
-from peftune.model.documents import Reading, reading_again, reading_now
 from peftune.training.draws import RowDraws
 
 SHARED_DROPOUT = "pos_dropout"
@@ -84,20 +83,10 @@ def dropout_from(draws: RowDraws) -> Iterator[None]:
         _active.reset(token)
 
 
-def checkpoint_contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    """`context_fn` of torch.utils.checkpoint: a recomputed layer reads and draws what it did before."""
-    draws, reading = _active.get(), reading_now()
-    return nullcontext(), _again(draws and replace(draws), reading)
-
-
-@contextmanager
-def _again(draws: RowDraws | None, reading: Reading | None) -> Iterator[None]:
-    with ExitStack() as contexts:
-        if reading is not None:
-            contexts.enter_context(reading_again(reading))
-        if draws is not None:
-            contexts.enter_context(dropout_from(draws))
-        yield
+def drawing_now() -> RowDraws | None:
+    """Where dropout takes its numbers from at this moment, for layers that are computed again later."""
+    draws = _active.get()
+    return draws and replace(draws)
 
 
 def has_dropout(model: PeftModel) -> bool:

@@ -86,6 +86,13 @@ class Training:
         """Tokens of each row, those of its target among them, int64 (rows,)."""
         return self.rows.lengths().sum(axis=1)
 
+    def shares(self, step: int, rank: int) -> list[list[int | None]]:
+        """The rows of a rank's micro-batches in a step (from 0); None is a row that weighs nothing."""
+        plan = self.plan
+        ids = step_rows(self.seed, step, len(self.rows), plan.global_batch_size)
+        layout = rank, plan.world_size, plan.per_device_batch_size
+        return rank_micro_batches(ids, self.sizes[ids].tolist(), *layout, self.unpadded)
+
 
 def train(training: Training, first_step: int = 0) -> Iterator[StepRecord]:
     """Yield a StepRecord after each optimizer step; the caller logs, validates and saves in between.
@@ -127,13 +134,9 @@ def backpropagate(training: Training, step: int) -> tuple[float, int, int, Asks]
 
 def micro_batches(training: Training, step: int) -> list[Batch]:
     """This rank's share of a step; every rank gets the same number of micro-batches."""
-    rows, batching, plan = training.rows, training.batching, training.plan
-    ranks = training.engine.ranks
-    ids = step_rows(training.seed, step, len(rows), plan.global_batch_size)
-    layout = ranks.rank, plan.world_size, plan.per_device_batch_size
-    shares = rank_micro_batches(ids, training.sizes[ids].tolist(), *layout, training.unpadded)
+    rows, batching, ranks = training.rows, training.batching, training.engine.ranks
     filler, batches = batching.filler(rows), []
-    for share in shares:
+    for share in training.shares(step, ranks.rank):
         picked = [filler if i is None else batching.drawn(rows[i], i, step) for i in share]
         batch = named_batch(batching, picked, share)
         batches.append(to_device(batch, ranks.device))

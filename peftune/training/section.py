@@ -11,6 +11,8 @@ Precision = Annotated[
     Literal["no", "bf16", "fp16"], BeforeValidator(lambda value: "no" if value is False else value)
 ]
 
+Recomputation = bool | Literal["selective"]
+
 
 class TrainSection(Section):
     """Batches, optimizer, schedule, precision, and when to validate and save."""
@@ -79,8 +81,9 @@ class TrainSection(Section):
     mixed_precision: Precision = "no"
     """Autocast of the forward pass: `no`, `bf16` or `fp16`."""
 
-    gradient_checkpointing: bool = False
-    """Recompute activations in the backward pass to save memory."""
+    gradient_checkpointing: Recomputation = False
+    """Recompute in the backward pass to save memory: whole layers (`true`), or all but the products of
+    LoRA layers (`selective`), which costs little time. Changes no number."""
 
     padding_free: bool = True
     """Leave out padding: a model's layers compute the rows of a forward pass one after another, where

@@ -10,7 +10,6 @@ from peft import PeftModel
 from pydantic import TypeAdapter
 
 from peftune.adapters import AdapterSection, attach, parameter_groups
-from peftune.adapters.fused import fuse
 from peftune.artefacts import load_frozen
 from peftune.data.collate import Batching
 from peftune.data.rows import EncodedRow, RowTuple
@@ -20,15 +19,15 @@ from peftune.engines.launch import Launch
 from peftune.engines.ranks import Ranks
 from peftune.model.head import Head
 from peftune.model.section import ModelSection
-from peftune.model.unpadding import unpad
 from peftune.objectives import OBJECTIVES, ObjectiveName
 from peftune.plan import Plan, make_plan
 from peftune.quantization import QuantizationSection, dequantize_model
-from peftune.training.dropout import checkpoint_contexts, draw_by_rows
+from peftune.training.dropout import draw_by_rows
 from peftune.training.loop import Training, train
 from peftune.training.optimizer import build_optimizer
+from peftune.training.recomputation import recompute
 from peftune.training.section import TrainSection
-from peftune.training.supervised_head import supervise
+from peftune.training.shortcuts import compute_fast
 from peftune.training.validation import held_out_loss
 from tests.contract import breaks
 
@@ -137,18 +136,15 @@ def adapted_model(case: Case, sharded: bool = False) -> PeftModel:
         dequantize_model(model)
         model.float()
     draw_by_rows(model)
-    if case.section.gradient_checkpointing:
-        model.gradient_checkpointing_enable(
-            {"use_reentrant": False, "context_fn": checkpoint_contexts}
-        )
+    recompute(model, case.section.gradient_checkpointing)
     torch.manual_seed(0)
     adapted = attach(adapter_of(case), model, head.objective.task_type, new)
-    if case.section.padding_free:
-        unpad(model)
-    if case.shortcuts and OBJECTIVES[case.objective].generates:
-        supervise(model)
-    if case.shortcuts and case.engine != "zero3":
-        fuse(adapted)
+    compute_fast(
+        adapted,
+        padding_free=case.section.padding_free,
+        generates=case.shortcuts and OBJECTIVES[case.objective].generates,
+        gathers_weights=not case.shortcuts or case.engine == "zero3",
+    )
     for parameter in adapted.parameters():
         if parameter.requires_grad:
             parameter.data += 0.05 * torch.randn(parameter.shape)

@@ -1,13 +1,16 @@
-"""The low-rank update as one function: bit for bit peft's numbers, and its input kept once."""
+"""An adapted layer as one function: the numbers of peft, and its input kept once."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from pydantic import TypeAdapter
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from peftune.adapters.fused import fuse
+from peftune.quantization import BACKENDS, QuantizationSection
+from peftune.training.fused_lora import fuse
 
 LAYERS = 7 * 2
 
@@ -22,7 +25,12 @@ def model(dtype: torch.dtype = torch.float32, **lora: Any) -> PeftModel:
         num_attention_heads=4,
         num_key_value_heads=2,
     )
-    base = LlamaForCausalLM(config).to(dtype)
+    return adapt(LlamaForCausalLM(config).to(dtype), **lora)
+
+
+def adapt(base: LlamaForCausalLM, **lora: Any) -> PeftModel:
+    """With a LoRA that already changes it."""
+    torch.manual_seed(1)
     adapted = get_peft_model(base, LoraConfig(r=4, target_modules="all-linear", **lora))
     for name, parameter in adapted.named_parameters():
         if "lora_" in name:
@@ -41,9 +49,8 @@ def outcome(adapted: PeftModel) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     return logits.detach(), {name: gradient.clone() for name, gradient in found.items()}
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_numbers_are_those_of_peft(dtype: torch.dtype) -> None:
-    adapted = model(dtype)
+def test_numbers_are_those_of_peft() -> None:
+    adapted = model()
     logits, gradients = outcome(adapted)
     assert fuse(adapted) == LAYERS
     fused_logits, fused_gradients = outcome(adapted)
@@ -51,6 +58,49 @@ def test_numbers_are_those_of_peft(dtype: torch.dtype) -> None:
     assert fused_gradients.keys() == gradients.keys()
     for name, gradient in gradients.items():
         torch.testing.assert_close(fused_gradients[name], gradient, rtol=1e-5, atol=1e-5)
+
+
+def test_bfloat16_is_no_further_from_float32_than_peft_is() -> None:
+    narrow = model(torch.bfloat16)
+    wide = model(torch.bfloat16).float()
+    exact, by_peft = outcome(wide), outcome(narrow)
+    fuse(narrow)
+    fused = outcome(narrow)
+    assert distance(fused[0], exact[0]) < 1.1 * distance(by_peft[0], exact[0])
+    ours, theirs = (
+        sum(distance(found[1][name], gradient) for name, gradient in exact[1].items())
+        for found in (fused, by_peft)
+    )
+    assert ours < 1.1 * theirs
+
+
+def distance(a: torch.Tensor, b: torch.Tensor) -> float:
+    return float((a.float() - b.float()).norm() / b.float().norm())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("method", ["bnb-nf4", "bnb-int8"])
+def test_quantized_layers_are_those_of_bitsandbytes(
+    method: str, dtype: torch.dtype, tmp_path: Path
+) -> None:
+    adapted = quantized(method, dtype, tmp_path)
+    logits, gradients = outcome(adapted)
+    assert fuse(adapted) == LAYERS
+    fused_logits, fused_gradients = outcome(adapted)
+    bound = 1e-5 if dtype is torch.float32 else 3e-2
+    assert distance(fused_logits, logits) < bound
+    for name, gradient in gradients.items():
+        assert distance(fused_gradients[name], gradient) < bound, name
+
+
+def quantized(method: str, dtype: torch.dtype, folder: Path) -> PeftModel:
+    model(dtype).unload().save_pretrained(folder)
+    kinds: Any = QuantizationSection
+    section, name = TypeAdapter(kinds).validate_python({"method": method}), str(dtype)
+    keys = BACKENDS[method].load_kwargs(section, name.removeprefix("torch."), False)
+    base = LlamaForCausalLM.from_pretrained(folder, dtype=dtype, device_map={"": "cpu"}, **keys)
+    BACKENDS[method].prepare(base)
+    return adapt(base)
 
 
 def test_one_input_of_several_layers_is_kept_once_and_as_it_is() -> None:

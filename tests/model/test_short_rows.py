@@ -1,0 +1,85 @@
+"""Short rows side by side attend as each of them would alone, gradients included."""
+
+from functools import partial
+
+import pytest
+import torch
+
+from peftune.model.attention import attention, row_by_row
+from peftune.model.documents import Documents, Reading, documents_of
+from peftune.model.short_rows import Buckets, buckets_of
+
+LENGTHS = (5, 3, 7, 4, 150, 3, 6, 8, 5, 4, 3, 4)
+SEEN = (9, 2, 11, 3, 20, 2, 10, 9, 12, 2, 2, 3)
+HEADS, SIZE = 4, 6
+
+
+def documents(lengths: tuple[int, ...]) -> Documents:
+    mask = torch.zeros(len(lengths), max(lengths), dtype=torch.long)
+    for row, length in enumerate(lengths):
+        mask[row, :length] = 1
+    return documents_of(mask)
+
+
+def drawn(own: Documents, seen: Documents, key_heads: int = HEADS) -> list[torch.Tensor]:
+    torch.manual_seed(0)
+    shapes = [(own, HEADS), (seen, key_heads), (seen, key_heads)]
+    return [
+        torch.randn(1, heads, len(side.places), SIZE, dtype=torch.float64, requires_grad=True)
+        for side, heads in shapes
+    ]
+
+
+def window(width: int) -> torch.Tensor:
+    near = torch.arange(width)
+    return ((near[:, None] - near).abs() < 2)[None, None]
+
+
+def relative(width: int) -> torch.Tensor:
+    torch.manual_seed(1)
+    return torch.randn(1, HEADS, width, width, dtype=torch.float64)
+
+
+@pytest.mark.parametrize(
+    ("seen", "key_heads", "bias", "causal"),
+    [
+        (LENGTHS, HEADS, None, True),
+        (LENGTHS, HEADS, None, False),
+        (LENGTHS, 2, None, True),
+        (LENGTHS, HEADS, window(150), False),
+        (LENGTHS, 2, relative(150), False),
+        (SEEN, HEADS, None, False),
+    ],
+    ids=["causal", "bidirectional", "shared-keys", "window", "relative", "cross"],
+)
+def test_scores_and_gradients(
+    seen: tuple[int, ...], key_heads: int, bias: torch.Tensor | None, causal: bool
+) -> None:
+    own, other = documents(LENGTHS), documents(seen)
+    found = buckets_of(own, own if seen is LENGTHS else other)
+    assert found is not None and len(found.own.shapes) < len(LENGTHS) / 2
+    inputs = drawn(own, other, key_heads)
+    reading = Reading((other, own), stack=1, states=torch.zeros(()))
+    one_by_one = row_by_row(reading, *inputs, bias, causal, 0.0, 0.5)
+    expected = torch.cat([row.transpose(1, 2) for row in one_by_one], dim=1)
+    together = attended(found, inputs, bias, causal)
+    torch.testing.assert_close(together, expected, rtol=1e-12, atol=1e-12)
+    slope = torch.randn_like(expected)
+    for ours, alone in zip(
+        torch.autograd.grad(together, inputs, slope),
+        torch.autograd.grad(expected, inputs, slope),
+        strict=True,
+    ):
+        torch.testing.assert_close(ours, alone, rtol=1e-12, atol=1e-12)
+
+
+def attended(
+    buckets: Buckets, inputs: list[torch.Tensor], bias: torch.Tensor | None, causal: bool
+) -> torch.Tensor:
+    return buckets.attend(partial(attention, scaling=0.5), *inputs, bias, causal)
+
+
+def test_rows_that_are_unlike_or_long_are_computed_alone() -> None:
+    few, long = documents((4, 9, 30, 90)), documents((400, 400, 400, 400))
+    assert buckets_of(few, few) is None
+    assert buckets_of(long, long) is None
