@@ -42,6 +42,7 @@ WARMUP = 2
 def main() -> None:
     arguments = parsed()
     workload = WORKLOADS[arguments.kind]
+    Path(arguments.out).mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         write(workload, workload.batch * arguments.steps, folder)

@@ -9,8 +9,10 @@ from peftune.quantization import quantization_scales
 from peftune.selftest.check import Finding
 from peftune.selftest.trial import Trial
 
-CHUNK = 2**22
-"""Numbers that are looked at at once, so that checks take no memory worth mentioning."""
+CHUNK = {"cpu": 2**18}
+"""Numbers that are looked at at once, so that checks take no memory worth mentioning: on a CPU as many
+as its caches hold, elsewhere `LARGE_CHUNK`."""
+LARGE_CHUNK = 2**24
 NAMED = 3
 """Tensors that a message names."""
 
@@ -86,9 +88,13 @@ def base_numbers(trial: Trial) -> Iterator[tuple[str, torch.Tensor]]:
             yield name, tensor
 
 
+def chunk_of(tensor: torch.Tensor) -> int:
+    return CHUNK.get(tensor.device.type, LARGE_CHUNK)
+
+
 def is_finite(tensor: torch.Tensor) -> bool:
     """Without a copy of the whole tensor."""
-    return all(bool(part.isfinite().all()) for part in tensor.flatten().split(CHUNK))
+    return all(bool(part.isfinite().all()) for part in tensor.flatten().split(chunk_of(tensor)))
 
 
 def checksums(engine: Engine) -> dict[str, int]:
@@ -106,8 +112,9 @@ WORDS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 def checksum(tensor: torch.Tensor) -> int:
     total = 0
     words = tensor.contiguous().view(WORDS[tensor.element_size()]).flatten()
-    places = torch.arange(1, 2 * min(CHUNK, max(len(words), 1)), 2, device=words.device)
-    for part in words.split(CHUNK):
+    chunk = chunk_of(words)
+    places = torch.arange(1, 2 * min(chunk, max(len(words), 1)), 2, device=words.device)
+    for part in words.split(chunk):
         part = part.long()
         weighted = int((part * places[: len(part)]).sum())
         total = (total * 31 + int(part.sum()) * 17 + weighted) % 2**64

@@ -16,6 +16,7 @@ from torch.nn import functional
 from peftune.model.remembering import remembered
 from peftune.model.wide_products import product_dtype
 from peftune.quantization import LAYERS, training_weight
+from peftune.training.cheap_inputs import Again, origin_of, remember_origins
 
 ADAPTER = "default"
 LINEAR = ("Linear", "Linear4bit", "Linear8bitLt")
@@ -28,9 +29,12 @@ def fuse(model: PeftModel) -> int:
     Others (DoRA, dropout, embeddings, experts) keep peft's own code, and so does what is saved.
     """
     plain = [module for module in model.modules() if is_plain(module)]
+    if plain:
+        remember_origins(model)
+    again = Again()
     for layer in plain:
         # On the instance: engines and peft keep seeing the module that they know.
-        vars(layer)["forward"] = partial(forward, layer)
+        vars(layer)["forward"] = partial(forward, layer, again)
     return len(plain)
 
 
@@ -46,15 +50,15 @@ def is_plain(module: torch.nn.Module) -> bool:
     )
 
 
-def forward(layer: Any, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+def forward(layer: Any, again: Again, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
     """In place of the layer's forward."""
     if layer.disable_adapters or layer.merged or torch.is_autocast_enabled(x.device.type):
         return type(layer).forward(layer, x, *args, **kwargs)
     base, scaling = layer.base_layer, layer.scaling[ADAPTER]
     low, high = layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight
     if has_dense_weight(base, x.device):
-        return _AdaptedLinear.apply(x, low, high, base, scaling)
-    return _LowRankUpdate.apply(base(x, *args, **kwargs), x, low, high, scaling)
+        return _AdaptedLinear.apply(x, low, high, base, scaling, again)
+    return _LowRankUpdate.apply(base(x, *args, **kwargs), x, low, high, scaling, again)
 
 
 class _AdaptedLinear(torch.autograd.Function):
@@ -68,6 +72,7 @@ class _AdaptedLinear(torch.autograd.Function):
         high_NR: torch.Tensor,
         base: torch.nn.Linear,
         scaling: float,
+        again: Again,
     ) -> torch.Tensor:
         def compute() -> tuple[torch.Tensor, torch.Tensor]:
             x_TK, weight_NK = x.flatten(0, -2), dense_weight(base, x.dtype)
@@ -78,13 +83,14 @@ class _AdaptedLinear(torch.autograd.Function):
             return _as(sum_TN, x).unflatten(0, x.shape[:-1]), inner_TR
 
         result, inner_TR = remembered(compute)
-        ctx.save_for_backward(x, inner_TR, low_RK, high_NR)
-        ctx.base, ctx.scaling = base, scaling
+        _keep(ctx, x, inner_TR, low_RK, high_NR, scaling, again)
+        ctx.base = base
         return result
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        x, inner_TR, low_RK, high_NR = ctx.saved_tensors
+        source, inner_TR, low_RK, high_NR = ctx.saved_tensors
+        x = ctx.again.made_by(ctx.module, source)
         grad_TN = grad.flatten(0, -2)
         grad_TR, grad_low, grad_high = _low_rank_gradients(ctx, grad_TN, x, inner_TR, high_NR)
         grad_x = None
@@ -92,7 +98,7 @@ class _AdaptedLinear(torch.autograd.Function):
             weight_NK = dense_weight(ctx.base, x.dtype)
             grad_TK = _as(_as(grad_TN, weight_NK) @ weight_NK, low_RK).addmm_(grad_TR, low_RK)
             grad_x = _as(grad_TK, x).view_as(x)
-        return grad_x, grad_low, grad_high, None, None
+        return grad_x, grad_low, grad_high, None, None, None
 
 
 class _LowRankUpdate(torch.autograd.Function):
@@ -106,21 +112,37 @@ class _LowRankUpdate(torch.autograd.Function):
         low_RK: torch.Tensor,
         high_NR: torch.Tensor,
         scaling: float,
+        again: Again,
     ) -> torch.Tensor:
         inner_TR = functional.linear(_as(x.flatten(0, -2), low_RK), low_RK)
-        ctx.save_for_backward(x, inner_TR, low_RK, high_NR)
-        ctx.scaling = scaling
+        _keep(ctx, x, inner_TR, low_RK, high_NR, scaling, again)
         flat_TN = _as(result.flatten(0, -2), high_NR)
         sum_TN = torch.addmm(flat_TN, inner_TR, high_NR.T, alpha=scaling)
         return _as(sum_TN, result).view_as(result)
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        x, inner_TR, low_RK, high_NR = ctx.saved_tensors
+        source, inner_TR, low_RK, high_NR = ctx.saved_tensors
+        x = ctx.again.made_by(ctx.module, source)
         grad_TN = grad.flatten(0, -2)
         grad_TR, grad_low, grad_high = _low_rank_gradients(ctx, grad_TN, x, inner_TR, high_NR)
         grad_x = _as(grad_TR @ low_RK, x).view_as(x) if ctx.needs_input_grad[1] else None
-        return grad, grad_x, grad_low, grad_high, None
+        return grad, grad_x, grad_low, grad_high, None, None
+
+
+def _keep(
+    ctx: Any,
+    x: torch.Tensor,
+    inner_TR: torch.Tensor,
+    low_RK: torch.Tensor,
+    high_NR: torch.Tensor,
+    scaling: float,
+    again: Again,
+) -> None:
+    """What the backward pass reads: of a cheap input, what it was made from."""
+    ctx.module, source = origin_of(x)
+    ctx.save_for_backward(source, inner_TR, low_RK, high_NR)
+    ctx.scaling, ctx.again = scaling, again
 
 
 def _low_rank_gradients(
