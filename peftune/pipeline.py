@@ -47,6 +47,7 @@ from peftune.resuming import (
 from peftune.selftest.perform import require_passed, selftest, write_results
 from peftune.signals import Signals
 from peftune.training.dropout import draw_by_rows, has_layerdrop
+from peftune.training.fused_lora import has_fused
 from peftune.training.optimizer import build_optimizer
 from peftune.training.randomness import seed_initialisation
 from peftune.training.recomputation import recompute
@@ -205,6 +206,11 @@ def introduce(context: Run, engine: Engine, reporter: Reporter) -> None:
         reporter.say(
             f"train.padding_free: the code of {base.config.model_type} computes padding too, so rows of "
             "like length share a forward pass"
+        )
+    if context.recipe.train.gradient_checkpointing == "selective" and not has_fused(engine.module):
+        reporter.say(
+            "train.gradient_checkpointing: selective: only plain LoRA layers keep their products, not "
+            "under ZeRO-3; here whole layers are computed again, as with true"
         )
     if has_layerdrop(engine.module):
         reporter.say("LayerDrop of this model is off: it would skip layers for whole batches")

@@ -38,6 +38,13 @@ def fuse(model: PeftModel) -> int:
     return len(plain)
 
 
+def has_fused(model: torch.nn.Module) -> bool:
+    """Whether any layer of a model computes its update here."""
+    return any(
+        "forward" in vars(module) for module in model.modules() if isinstance(module, LoraLayer)
+    )
+
+
 def is_plain(module: torch.nn.Module) -> bool:
     """Whether a module adds B·A·x times a number to what its base layer makes of x, and no more."""
     if type(module).__name__ not in LINEAR or not isinstance(module, LoraLayer):
