@@ -21,6 +21,7 @@ from transformers.masking_utils import (
 
 from peftune.model.documents import Reading, current_reading
 from peftune.model.short_rows import Buckets, buckets_of
+from peftune.model.wide_products import product_dtype
 
 UNPADDED = "peftune_unpadded"
 """Its name among the attention implementations of transformers."""
@@ -188,13 +189,16 @@ def attention(
     scaling: float | None = None,
 ) -> torch.Tensor:
     """torch's own, (rows, heads, tokens, size)."""
-    return functional.scaled_dot_product_attention(
-        query,
-        key,
-        value,
-        attn_mask=mask,
+    # On some processors the backward pass is six times as fast in float32 as in bfloat16.
+    dtype = product_dtype(query)
+    made = functional.scaled_dot_product_attention(
+        query.to(dtype),
+        key.to(dtype),
+        value.to(dtype),
+        attn_mask=mask if mask is None or mask.dtype == torch.bool else mask.to(dtype),
         dropout_p=dropout,
         is_causal=causal,
         scale=scaling,
         enable_gqa=query.shape[1] != key.shape[1],
     )
+    return made.to(query.dtype)

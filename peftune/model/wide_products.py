@@ -32,14 +32,14 @@ def is_narrow(module: torch.nn.Module) -> bool:
     )
 
 
-def product_dtype(weight: torch.Tensor) -> torch.dtype:
-    """The number format in which products with `weight` are fastest without being less exact."""
+def product_dtype(tensor: torch.Tensor) -> torch.dtype:
+    """The number format in which products with `tensor` are fastest without being less exact."""
     slow = (
-        weight.dtype is torch.bfloat16
-        and weight.device.type == "cpu"
+        tensor.dtype is torch.bfloat16
+        and tensor.device.type == "cpu"
         and torch.backends.cpu.get_cpu_capability() == WITHOUT_BFLOAT16
     )
-    return torch.float32 if slow else weight.dtype
+    return torch.float32 if slow else tensor.dtype
 
 
 def forward(layer: torch.nn.Linear, x: torch.Tensor) -> torch.Tensor:

@@ -1,6 +1,7 @@
 """Dropout by rows takes the place of torch's, in all that a model calls, and of nothing else."""
 
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 import torch
@@ -9,7 +10,8 @@ from torch.utils.checkpoint import checkpoint
 from transformers import M2M100Config, M2M100ForConditionalGeneration
 
 from peftune.training.draws import RowDraws, row_draws
-from peftune.training.dropout import checkpoint_contexts, draw_by_rows, dropout_from
+from peftune.training.dropout import draw_by_rows, dropout_from
+from peftune.training.recomputation import checkpoint_contexts
 
 SEED, STEP = 3, 0
 Attention = dict[str, torch.Tensor]
@@ -114,7 +116,9 @@ def gradient(recompute: bool) -> torch.Tensor:
         x = functional.dropout(torch.ones(2, 4, 8), 0.5)
         for _ in range(2):
             x = (
-                checkpoint(layer, x, use_reentrant=False, context_fn=checkpoint_contexts)
+                checkpoint(
+                    layer, x, use_reentrant=False, context_fn=partial(checkpoint_contexts, False)
+                )
                 if recompute
                 else layer(x)
             )
