@@ -67,7 +67,7 @@ def opened(run: Path, base: str) -> dict[str, Any]:
     "overrides",
     [
         pytest.param((), id="lora"),
-        pytest.param(("adapter.init_lora_weights=pissa",), id="pissa"),
+        pytest.param(("adapter.init_lora_weights=pissa",), id="pissa", marks=pytest.mark.thorough),
         pytest.param(("adapter={method: dora, r: 4}",), id="dora", marks=pytest.mark.thorough),
     ],
 )

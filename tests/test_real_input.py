@@ -53,7 +53,7 @@ def real_recipe(case: str, shared: Path, folder: Path) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("method", ["none", "bnb-nf4"])
+@pytest.mark.parametrize("method", ["none", pytest.param("bnb-nf4", marks=pytest.mark.thorough)])
 @pytest.mark.parametrize("case", [pytest.param("dialogues", marks=pytest.mark.thorough), "stories"])
 def test_a_pretrained_model_learns(
     case: str, method: str, shared_folder: Path, tmp_path: Path

@@ -7,6 +7,7 @@ must be that of one row at a time in float64, on the dequantized weights where t
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
+from itertools import combinations
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -63,7 +64,10 @@ SETTING = ("engine", "setting")
 
 
 def green(grid: Grid, axes: tuple[str, ...], **fixed: str) -> list[Any]:
-    """A parameter for each combination of `axes` that green cells have, named by its values."""
+    """A parameter for each combination of `axes` that green cells have, named by its values.
+
+    Without the thorough ones there is each pair of values that goes together, at least once.
+    """
     wanted = set(fixed.items())
     cells = [
         cell
@@ -71,7 +75,15 @@ def green(grid: Grid, axes: tuple[str, ...], **fixed: str) -> list[Any]:
         if wanted <= set(cell.items()) and grid.rule(cell).state == "green"
     ]
     named = {"-".join(cell[axis] for axis in axes): cell for cell in cells}
-    return [pytest.param(cell, id=name) for name, cell in named.items()]
+    seen: set[tuple[tuple[str, str], ...]] = set()
+    parameters = []
+    for name, cell in named.items():
+        pairs = {*combinations([(axis, cell[axis]) for axis in axes], 2)}
+        parameters.append(
+            pytest.param(cell, id=name, marks=pytest.mark.thorough if pairs <= seen else ())
+        )
+        seen |= pairs
+    return parameters
 
 
 def rows(model_class: str) -> tuple[EncodedRow, ...]:

@@ -24,7 +24,7 @@ LAYOUTS = [
     ("ddp", 1),
     *(pytest.param(engine, 2, marks=pytest.mark.thorough) for engine in ("ddp", "zero1", "zero2")),
     ("zero3", 2),
-    ("fsdp2", 2),
+    pytest.param("fsdp2", 2, marks=pytest.mark.thorough),
 ]
 METHODS = ("none", "bnb-nf4", "bnb-fp4", "bnb-int8")
 Exact = dict[tuple[str, str], Outcome]

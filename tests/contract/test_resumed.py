@@ -33,7 +33,7 @@ def computed(case: Case, group: Callable[[int], Group]) -> Outcome:
 
 @pytest.mark.parametrize(
     ("name", "method"),
-    [("llama", "bnb-nf4"), ("t5", "none")],
+    [("llama", "bnb-nf4"), pytest.param("t5", "none", marks=pytest.mark.thorough)],
 )
 def test_each_step_in_another_layout(
     name: str, method: str, folders: dict[str, Path], group: Callable[[int], Group]

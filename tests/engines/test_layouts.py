@@ -10,7 +10,7 @@ from tests.launching import adapter_difference, largest_difference, launch, metr
 
 # tests/contract has every engine with every method; here they go through launcher and command.
 LAYOUTS = ("cpu_ddp", "cpu_zero1", "cpu_zero2", "cpu_zero3", "cpu_fsdp2")
-THOROUGH = ("cpu_zero1", "cpu_zero2")
+THOROUGH = ("cpu_zero1", "cpu_zero2", "cpu_fsdp2")
 QUANTIZED = (
     ("bnb-nf4", "cpu_zero3"),
     pytest.param("bnb-int8", "cpu_zero2", marks=pytest.mark.thorough),

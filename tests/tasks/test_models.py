@@ -32,6 +32,7 @@ TEXTS = [
     for model, kind in CLASS_OF.items()
     if kind in task.objectives and OBJECTIVES[task.objectives[kind]].generates  # type: ignore[index]
 ]
+QUANTIZED = ("bnb-nf4", pytest.param("bnb-int8", marks=pytest.mark.thorough))
 WRITING = ("qa", "summarize", "translate", "instruct")
 LABELS = [(kind, model) for kind in KINDS for model in CLASS_OF]
 REFUSED = [
@@ -164,7 +165,7 @@ def test_text_is_learnt(
             assert generated(loaded, run, prompts) == [row["adapted"] for row in rows]
 
 
-@pytest.mark.parametrize("method", ["bnb-nf4", "bnb-int8"])
+@pytest.mark.parametrize("method", QUANTIZED)
 @pytest.mark.parametrize(
     ("task", "model"), [("summarize", "t5"), ("text", "bert"), ("text", "bart"), ("chat", "llama")]
 )
@@ -206,7 +207,7 @@ def test_labels_are_learnt(
     assert list(config["id2label"].values()) == found["labels"]
 
 
-@pytest.mark.parametrize("method", ["bnb-nf4", "bnb-int8"])
+@pytest.mark.parametrize("method", QUANTIZED)
 @pytest.mark.parametrize("model", ["bert", "t5", "llama"])
 def test_a_quantized_base_learns_labels(
     model: str, method: str, models: dict[str, Path], labelled_folder: Path, tmp_path: Path

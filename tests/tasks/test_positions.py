@@ -96,7 +96,9 @@ def test_answers_are_learnt(
     torch.testing.assert_close(adapted, merged, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("method", ["bnb-nf4", "bnb-int8"])
+@pytest.mark.parametrize(
+    "method", ["bnb-nf4", pytest.param("bnb-int8", marks=pytest.mark.thorough)]
+)
 @pytest.mark.parametrize(
     ("task", "model"), [("tag", "bert"), ("tag", "llama"), ("extract", "bert")]
 )
