@@ -41,7 +41,7 @@ def leave_name(module: Module, args: tuple[Any, ...], output: Any) -> None:
 def origin_of(x: torch.Tensor) -> tuple[Module | None, torch.Tensor]:
     """What to keep of an input: the module that made it and what it was made from, or `x` itself."""
     module, source = vars(x).get(MADE_BY, (None, x))
-    return module, source
+    return module, source.detach()
 
 
 @dataclass

@@ -83,6 +83,12 @@ def dropout_from(draws: RowDraws) -> Iterator[None]:
         _active.reset(token)
 
 
+def keeping(x: torch.Tensor, p: float) -> torch.Tensor:
+    """Where dropout with probability `p` leaves a value of `x`, bool, for code that drops by itself."""
+    draws = _active.get()
+    return torch.rand(x.shape, device=x.device) >= p if draws is None else draws.kept(x, p)
+
+
 def drawing_now() -> RowDraws | None:
     """Where dropout takes its numbers from at this moment, for layers that are computed again later."""
     draws = _active.get()

@@ -6,7 +6,7 @@ adds their gradients in more. T tokens, K inputs, N outputs, R rank.
 """
 
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from peft import PeftModel
@@ -17,6 +17,7 @@ from peftune.model.remembering import remembered
 from peftune.model.wide_products import product_dtype
 from peftune.quantization import LAYERS, training_weight
 from peftune.training.cheap_inputs import Again, origin_of, remember_origins
+from peftune.training.dropout import keeping
 
 ADAPTER = "default"
 LINEAR = ("Linear", "Linear4bit", "Linear8bitLt")
@@ -26,7 +27,7 @@ LINEAR = ("Linear", "Linear4bit", "Linear8bitLt")
 def fuse(model: PeftModel) -> int:
     """Let the plain LoRA layers of `model` compute their update here; how many these are.
 
-    Others (DoRA, dropout, embeddings, experts) keep peft's own code, and so does what is saved.
+    Others (DoRA, embeddings, experts) keep peft's own code, and so does what is saved.
     """
     plain = [module for module in model.modules() if is_plain(module)]
     if plain:
@@ -46,13 +47,14 @@ def has_fused(model: torch.nn.Module) -> bool:
 
 
 def is_plain(module: torch.nn.Module) -> bool:
-    """Whether a module adds B·A·x times a number to what its base layer makes of x, and no more."""
+    """Whether a module adds B·A·x times a number to what its base layer makes of x, and no more than
+    dropout of x before it."""
     if type(module).__name__ not in LINEAR or not isinstance(module, LoraLayer):
         return False
     weights = (module.lora_A[ADAPTER], module.lora_B[ADAPTER])
     return (
         all(type(weight) is torch.nn.Linear and weight.bias is None for weight in weights)
-        and isinstance(module.lora_dropout[ADAPTER], torch.nn.Identity)
+        and isinstance(module.lora_dropout[ADAPTER], (torch.nn.Identity, torch.nn.Dropout))
         and ADAPTER not in module.lora_variant
     )
 
@@ -61,11 +63,41 @@ def forward(layer: Any, again: Again, x: torch.Tensor, *args: Any, **kwargs: Any
     """In place of the layer's forward."""
     if layer.disable_adapters or layer.merged or torch.is_autocast_enabled(x.device.type):
         return type(layer).forward(layer, x, *args, **kwargs)
-    base, scaling = layer.base_layer, layer.scaling[ADAPTER]
-    low, high = layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight
+    base, low, high = (
+        layer.base_layer,
+        layer.lora_A[ADAPTER].weight,
+        layer.lora_B[ADAPTER].weight,
+    )
+    share = dropped_share(layer.lora_dropout[ADAPTER])
+    kept = keeping(x, share) if share else None
+    module, source = origin_of(x)
+    facts = Facts(base, layer.scaling[ADAPTER], 1.0 / (1.0 - share), again, module)
     if has_dense_weight(base, x.device):
-        return _AdaptedLinear.apply(x, low, high, base, scaling, again)
-    return _LowRankUpdate.apply(base(x, *args, **kwargs), x, low, high, scaling, again)
+        return _AdaptedLinear.apply(x, source, low, high, kept, facts)
+    return _LowRankUpdate.apply(base(x, *args, **kwargs), x, source, low, high, kept, facts)
+
+
+def dropped_share(module: torch.nn.Module) -> float:
+    """How much of its input a module drops now."""
+    return module.p if isinstance(module, torch.nn.Dropout) and module.training else 0.0
+
+
+class Facts(NamedTuple):
+    """What a layer knows besides its tensors."""
+
+    base: torch.nn.Module
+    scaling: float
+    lift: float
+    """What kept numbers are multiplied with where others are dropped."""
+    again: Again
+    module: torch.nn.Module | None
+    """What made the input, where that is computed again instead of kept."""
+
+    def dropped(self, x_TK: torch.Tensor, kept: torch.Tensor | None) -> torch.Tensor:
+        """What dropout leaves of `x_TK`; `kept` has the shape of the layer's input."""
+        if kept is None:
+            return x_TK
+        return torch.where(kept.flatten(0, -2), x_TK * self.lift, 0.0)
 
 
 class _AdaptedLinear(torch.autograd.Function):
@@ -75,37 +107,41 @@ class _AdaptedLinear(torch.autograd.Function):
     def forward(
         ctx: Any,
         x: torch.Tensor,
+        source: torch.Tensor,
         low_RK: torch.Tensor,
         high_NR: torch.Tensor,
-        base: torch.nn.Linear,
-        scaling: float,
-        again: Again,
+        kept: torch.Tensor | None,
+        facts: Facts,
     ) -> torch.Tensor:
+        base: Any = facts.base
+
         def compute() -> tuple[torch.Tensor, torch.Tensor]:
             x_TK, weight_NK = x.flatten(0, -2), dense_weight(base, x.dtype)
-            inner_TR = functional.linear(_as(x_TK, low_RK), low_RK)
+            inner_TR = functional.linear(facts.dropped(_as(x_TK, low_RK), kept), low_RK)
             bias_N = None if base.bias is None else _as(base.bias, weight_NK)
             made_TN = functional.linear(_as(x_TK, weight_NK), weight_NK, bias_N)
-            sum_TN = _as(made_TN, high_NR).addmm_(inner_TR, high_NR.T, alpha=scaling)
+            sum_TN = _as(made_TN, high_NR).addmm_(inner_TR, high_NR.T, alpha=facts.scaling)
             return _as(sum_TN, x).unflatten(0, x.shape[:-1]), inner_TR
 
         result, inner_TR = remembered(compute)
-        _keep(ctx, x, inner_TR, low_RK, high_NR, scaling, again)
-        ctx.base = base
+        ctx.save_for_backward(source, inner_TR, low_RK, high_NR, kept)
+        ctx.facts, ctx.reads = facts, ctx.needs_input_grad[0]
         return result
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        source, inner_TR, low_RK, high_NR = ctx.saved_tensors
-        x = ctx.again.made_by(ctx.module, source)
-        grad_TN = grad.flatten(0, -2)
-        grad_TR, grad_low, grad_high = _low_rank_gradients(ctx, grad_TN, x, inner_TR, high_NR)
-        grad_x = None
-        if ctx.needs_input_grad[0]:
-            weight_NK = dense_weight(ctx.base, x.dtype)
-            grad_TK = _as(_as(grad_TN, weight_NK) @ weight_NK, low_RK).addmm_(grad_TR, low_RK)
-            grad_x = _as(grad_TK, x).view_as(x)
-        return grad_x, grad_low, grad_high, None, None, None
+        facts, grad_TN, saved = ctx.facts, grad.flatten(0, -2), ctx.saved_tensors
+        x, grad_TR, grad_low, grad_high = _low_rank_gradients(facts, saved, grad_TN)
+        if not ctx.reads:
+            return None, None, grad_low, grad_high, None, None
+        _, _, low_RK, _, kept = saved
+        weight_NK = dense_weight(facts.base, x.dtype)
+        grad_TK = _as(_as(grad_TN, weight_NK) @ weight_NK, low_RK)
+        if kept is None:
+            grad_TK = grad_TK.addmm_(grad_TR, low_RK)
+        else:
+            grad_TK += facts.dropped(grad_TR @ low_RK, kept)
+        return _as(grad_TK, x).view_as(x), None, grad_low, grad_high, None, None
 
 
 class _LowRankUpdate(torch.autograd.Function):
@@ -116,54 +152,42 @@ class _LowRankUpdate(torch.autograd.Function):
         ctx: Any,
         result: torch.Tensor,
         x: torch.Tensor,
+        source: torch.Tensor,
         low_RK: torch.Tensor,
         high_NR: torch.Tensor,
-        scaling: float,
-        again: Again,
+        kept: torch.Tensor | None,
+        facts: Facts,
     ) -> torch.Tensor:
-        inner_TR = functional.linear(_as(x.flatten(0, -2), low_RK), low_RK)
-        _keep(ctx, x, inner_TR, low_RK, high_NR, scaling, again)
+        x_TK = facts.dropped(_as(x.flatten(0, -2), low_RK), kept)
+        inner_TR = functional.linear(x_TK, low_RK)
+        ctx.save_for_backward(source, inner_TR, low_RK, high_NR, kept)
+        ctx.facts, ctx.reads = facts, ctx.needs_input_grad[1]
         flat_TN = _as(result.flatten(0, -2), high_NR)
-        sum_TN = torch.addmm(flat_TN, inner_TR, high_NR.T, alpha=scaling)
+        sum_TN = torch.addmm(flat_TN, inner_TR, high_NR.T, alpha=facts.scaling)
         return _as(sum_TN, result).view_as(result)
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        source, inner_TR, low_RK, high_NR = ctx.saved_tensors
-        x = ctx.again.made_by(ctx.module, source)
-        grad_TN = grad.flatten(0, -2)
-        grad_TR, grad_low, grad_high = _low_rank_gradients(ctx, grad_TN, x, inner_TR, high_NR)
-        grad_x = _as(grad_TR @ low_RK, x).view_as(x) if ctx.needs_input_grad[1] else None
-        return grad, grad_x, grad_low, grad_high, None, None
-
-
-def _keep(
-    ctx: Any,
-    x: torch.Tensor,
-    inner_TR: torch.Tensor,
-    low_RK: torch.Tensor,
-    high_NR: torch.Tensor,
-    scaling: float,
-    again: Again,
-) -> None:
-    """What the backward pass reads: of a cheap input, what it was made from."""
-    ctx.module, source = origin_of(x)
-    ctx.save_for_backward(source, inner_TR, low_RK, high_NR)
-    ctx.scaling, ctx.again = scaling, again
+        facts, saved = ctx.facts, ctx.saved_tensors
+        x, grad_TR, grad_low, grad_high = _low_rank_gradients(facts, saved, grad.flatten(0, -2))
+        grad_x = None
+        if ctx.reads:
+            _, _, low_RK, _, kept = saved
+            grad_x = _as(facts.dropped(grad_TR @ low_RK, kept), x).view_as(x)
+        return grad, grad_x, None, grad_low, grad_high, None, None
 
 
 def _low_rank_gradients(
-    ctx: Any,
-    grad_TN: torch.Tensor,
-    x: torch.Tensor,
-    inner_TR: torch.Tensor,
-    high_NR: torch.Tensor,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Gradients by x·Aᵀ (T, R), by A (R, K) and by B (N, R)."""
+    facts: Facts, saved: tuple[Any, ...], grad_TN: torch.Tensor
+) -> tuple[torch.Tensor, ...]:
+    """The layer's input, and gradients by x·Aᵀ (T, R), by A (R, K) and by B (N, R)."""
+    source, inner_TR, low_RK, high_NR, kept = saved
     wide_TN = _as(grad_TN, high_NR)
-    grad_TR = wide_TN @ high_NR * ctx.scaling
-    grad_high = (wide_TN.T @ inner_TR).mul_(ctx.scaling)
-    return grad_TR, grad_TR.T @ _as(x.flatten(0, -2), high_NR), grad_high
+    x = facts.again.made_by(facts.module, source)
+    grad_TR = wide_TN @ high_NR * facts.scaling
+    grad_high = (wide_TN.T @ inner_TR).mul_(facts.scaling)
+    x_TK = facts.dropped(_as(x.flatten(0, -2), low_RK), kept)
+    return x, grad_TR, grad_TR.T @ x_TK, grad_high
 
 
 def has_dense_weight(base: torch.nn.Module, device: torch.device) -> bool:

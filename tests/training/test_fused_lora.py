@@ -1,5 +1,6 @@
 """An adapted layer as one function: the numbers of peft, and its input kept once."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,11 @@ from pydantic import TypeAdapter
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from peftune.quantization import BACKENDS, QuantizationSection
+from peftune.training.draws import row_draws
+from peftune.training.dropout import dropout_from
 from peftune.training.fused_lora import fuse
+from peftune.training.recomputation import recompute
+from peftune.training.section import Recomputation
 
 LAYERS = 7 * 2
 
@@ -131,7 +136,25 @@ def test_an_adapter_that_is_off_is_off() -> None:
     assert torch.equal(off, base(input_ids=ids).logits)
 
 
-@pytest.mark.parametrize("lora", [{"use_dora": True}, {"lora_dropout": 0.1}, {"lora_bias": True}])
+@pytest.mark.parametrize("kept", [False, True, "selective"])
+def test_dropout_is_that_of_peft(kept: Recomputation) -> None:
+    adapted = model(lora_dropout=0.3)
+    recompute(adapted.get_base_model(), kept)
+    adapted.train()
+    draws = row_draws(0, 0, {"row_ids": torch.arange(3)[:, None]})
+    with dropout_from(replace(draws)):
+        logits, gradients = outcome(adapted)
+    assert fuse(adapted) == LAYERS
+    with dropout_from(replace(draws)):
+        fused_logits, fused_gradients = outcome(adapted)
+    torch.testing.assert_close(fused_logits, logits, rtol=1e-5, atol=1e-5)
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(fused_gradients[name], gradient, rtol=1e-4, atol=1e-4)
+    adapted.eval()
+    assert not torch.equal(outcome(adapted)[0], fused_logits)
+
+
+@pytest.mark.parametrize("lora", [{"use_dora": True}, {"lora_bias": True}])
 def test_other_kinds_keep_the_code_of_peft(lora: dict[str, Any]) -> None:
     assert fuse(model(**lora)) == 0
 
