@@ -150,7 +150,10 @@ def save_start(chosen: Recipe, prepared: Prepared, folder: Path) -> None:
 def limits(
     workload: Workload, arguments: argparse.Namespace, rows: list[Result]
 ) -> dict[str, float]:
-    rate = matrix_product_rate(arguments.dtype, arguments.threads)
+    # Where a processor has no units for bfloat16, float32 is what it allows.
+    rate = max(
+        matrix_product_rate(name, arguments.threads) for name in (arguments.dtype, "float32")
+    )
     needed = needed_operations(workload.model(workload.vocabulary), rows)
     return {"matrix_product_gflops": rate / 1e9, "limit_tokens_per_second": rate / needed}
 
