@@ -36,7 +36,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(BIN)/pip install -q -c constraints.txt --no-build-isolation -e '.[dev]'
 	touch $@
 
-bench: install $(VENV)-peers/installed
+bench: install $(VENV)-peers/installed $(VENV)-peers-llamafactory/installed
 	python benchmarks/compare.py --kind decoder --peers $(VENV)-peers --out benchmarks
 	python benchmarks/compare.py --kind encoder --peers $(VENV)-peers --out benchmarks
 	python benchmarks/compare.py --kind encoder-decoder --peers $(VENV)-peers --out benchmarks
@@ -51,5 +51,13 @@ $(VENV)-peers/installed: constraints.txt
 	$(VENV)-peers/bin/pip install -q -c constraints.txt trl==1.16.0 transformers peft accelerate bitsandbytes datasets
 	touch $@
 
+# LLaMA-Factory asks for older versions of what the others share, so it has an environment of its own.
+$(VENV)-peers-llamafactory/installed: constraints.txt
+	$(PYTHON) -m venv $(VENV)-peers-llamafactory
+	$(VENV)-peers-llamafactory/bin/pip install -q -c constraints.txt torch
+	$(VENV)-peers-llamafactory/bin/pip install -q torch==2.13.0 llamafactory==0.9.5
+	$(VENV)-peers-llamafactory/bin/pip uninstall -q -y torchvision torchaudio
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(VENV)-peers build outputs
+	rm -rf $(VENV) $(VENV)-peers $(VENV)-peers-llamafactory build outputs

@@ -24,7 +24,7 @@ sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "benchmarks")]
 
 from plots import plot  # noqa: E402
 from rate import matrix_product_rate, needed_operations  # noqa: E402
-from running import TRL, Result, kind_of, runner  # noqa: E402
+from running import FACTORY, TRL, Result, kind_of, runner  # noqa: E402
 from safetensors.torch import save_file  # noqa: E402
 from workloads import WORKLOADS, Workload, recipe, write  # noqa: E402
 
@@ -86,7 +86,9 @@ def suffix(arguments: argparse.Namespace) -> str:
 def contenders(workload: Workload, arguments: argparse.Namespace) -> list[str]:
     if arguments.peers is None:
         return []
-    fitting = [*TRL] if kind_of(workload) == "decoder" else ["transformers"]
+    fitting = [*TRL, FACTORY] if kind_of(workload) == "decoder" else ["transformers"]
+    if arguments.quantization or not Path(f"{arguments.peers}-{FACTORY}").is_dir():
+        fitting = [name for name in fitting if name != FACTORY]
     return [name for name in fitting if arguments.only is None or name in arguments.only]
 
 

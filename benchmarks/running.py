@@ -15,6 +15,9 @@ from workloads import Workload
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 TRL = {"trl": {}, "trl-best": {"gradient_checkpointing": False}, "trl-packing": {"packing": True}}
+FACTORY = "llamafactory"
+SCRIPTS = {FACTORY: "llamafactory_sft.py"}
+"""Contenders that are not run by `transformers_trainer.py`, and their environments beside the others."""
 Result = dict[str, Any]
 
 
@@ -94,8 +97,9 @@ def other(name: str, workload: Workload, folder: Path, arguments: argparse.Names
         "settings": TRL.get(name, {}),
     }
     (folder / "job.json").write_text(json.dumps(job))
-    script = REPOSITORY / "benchmarks" / "contenders" / "transformers_trainer.py"
-    command = [str(Path(arguments.peers) / "bin" / "python"), str(script), str(folder / "job.json")]
+    script = REPOSITORY / "benchmarks" / "contenders" / SCRIPTS.get(name, "transformers_trainer.py")
+    place = f"{arguments.peers}-{name}" if name in SCRIPTS else arguments.peers
+    command = [str(Path(place) / "bin" / "python"), str(script), str(folder / "job.json")]
     peak = peak_of(command, environment(arguments.threads), folder / f"{name}.log")
     found: Result = json.loads((folder / "result.json").read_text())
     ends = found.pop("ends")
