@@ -35,7 +35,7 @@ from peftune.preparation import Prepared, prepare_data  # noqa: E402
 from peftune.recipe import Recipe, load_recipe  # noqa: E402
 from peftune.training.randomness import seed_initialisation  # noqa: E402
 
-WARMUP = 2
+WARMUP = 1
 """First steps that no speed is taken from."""
 
 
