@@ -14,11 +14,11 @@ from peftune.errors import ModelError
 from peftune.export.adapter import save_adapter
 from peftune.export.card import base_license, model_card
 from peftune.export.merge import merge
-from peftune.model.base import load_base, load_config
+from peftune.model.base import load_base, load_config, load_skeleton, weight_files
 from peftune.model.head import Head, head_modules, model_class
 from peftune.objectives import OBJECTIVES
 from peftune.preparation import Prepared
-from peftune.quantization import BACKENDS
+from peftune.quantization import BACKENDS, dequantizer
 from peftune.recipe import Recipe
 from peftune.records import read_json, storing, write_json, write_text
 from peftune.tasks import TASKS
@@ -93,16 +93,28 @@ def write_tokenizer(prepared: Prepared, folder: Path) -> None:
 def write_merged(recipe: Recipe, head: Head, adapter_folder: Path, out: Path) -> None:
     """A model that loads without peft, in `model.dtype`, with everything a loader needs."""
 
-    def load() -> Any:
-        if recipe.export.merge_base == "dequantized":
-            return load_frozen(recipe, head, "cpu", sharded=False)[0]
-        return load_base(recipe.model, head, {}, "cpu")[0]
-
+    quantized = None
+    if recipe.export.merge_base == "dequantized":
+        quantized = dequantizer_of(recipe, head)
+    skeleton, files = load_skeleton(recipe.model, head), weight_files(recipe.model)
     tokenizer = AutoTokenizer.from_pretrained(adapter_folder)
-    merge(adapter_folder, load, out, recipe.export.merge_base, DTYPES[recipe.model.dtype])
+    merge(adapter_folder, skeleton, files, out, DTYPES[recipe.model.dtype], quantized)
     tokenizer.save_pretrained(out)
     if head.objective.writes:
         GenerationConfig.from_pretrained(adapter_folder).save_pretrained(out)
+
+
+def dequantizer_of(recipe: Recipe, head: Head) -> Any:
+    """What the quantized weights that the adapter was trained on stand for.
+
+    Raises ModelError for a recipe without quantization.
+    """
+    section = recipe.quantization
+    if section is None:
+        raise ModelError("export.merge_base: dequantized needs a quantized base; use original.")
+    whole = head_modules(load_config(recipe.model), head)
+    keys = BACKENDS[section.method].load_kwargs(section, recipe.model.dtype, False, whole)
+    return dequantizer(load_skeleton(recipe.model, head), keys["quantization_config"])
 
 
 def merge_run(recipe: Recipe, run: Path, out: Path) -> None:

@@ -1,95 +1,262 @@
-"""Folds an adapter into its base model: the result loads without peft."""
+"""Folds an adapter into its base model, tensor by tensor: the result loads without peft.
 
+The model itself never stands in memory. Its skeleton tells, with peft's own code, what belongs to each
+adapted layer; that layer's weights are read, merged, rounded once and written, and are gone.
+"""
+
+import json
 import os
 import shutil
-import zlib
-from collections.abc import Callable
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import torch
-from peft import IA3Config, PeftModel
-from peft.utils.other import ModulesToSaveWrapper
-from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
 from peftune.errors import ModelError, PeftuneError
-from peftune.export.adapter import WEIGHTS_FILE, saved_name
-from peftune.export.tensors import storing_tensors
-from peftune.quantization import dequantize_model
+from peftune.export.adapted import Adapted
+from peftune.export.adapter import WEIGHTS_FILE
+from peftune.export.pieces import Checkpoint, Piece, Tensors
+from peftune.export.tensor_file import TensorFile
+from peftune.fingerprints import file_sha256
+from peftune.records import storing, write_json
+
+SHARD = 5 * 10**9
+"""Bytes of a file, as far as tensors allow."""
+PLAN, CHANGED = "plan.json", "changed"
+"""In the folder until it is complete: what is to be written, and that something differs from the base."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Pieces that are merged together, since an adapted layer takes them together."""
+
+    pieces: tuple[Piece, ...]
+
+    @property
+    def targets(self) -> list[str]:
+        return [name for piece in self.pieces for name in piece.targets]
 
 
 def merge(
     adapter_folder: Path,
-    load_base: Callable[[], PreTrainedModel],
+    skeleton: PreTrainedModel,
+    files: list[Path],
     out: Path,
-    merge_base: Literal["original", "dequantized"],
     dtype: torch.dtype,
+    quantized: Any = None,
 ) -> None:
     """Write the base model plus the adapter to `out`, which must not exist, as safetensors.
 
-    `load_base` gives the model on the CPU: for `original` the checkpoint's own weights, for
-    `dequantized` the quantized model, whose weights are turned back into plain numbers first.
-    The sum is formed in float32 and rounded once to `dtype`. Written aside and renamed.
-    Raises StorageError, ModelError when the adapter does not fit the base, and PeftuneError when the
-    merge changes nothing or leaves the range of `dtype`.
+    `skeleton` is the base model on the meta device and `files` hold its weights, which are rounded to
+    `dtype` as in training; with `quantized` they are what its bits stand for. Sums are formed in
+    float32 and rounded once to `dtype`. Written aside and renamed; a merge that was interrupted goes
+    on with the first file that is not complete. Raises StorageError, ModelError when the adapter does
+    not fit the base, and PeftuneError when the merge changes nothing or leaves the range of `dtype`.
     """
-    base = load_base()
-    if merge_base == "dequantized":
-        dequantize_model(base)
-    before = _checksums(base, dtype)
-    for parameter in base.parameters():
-        parameter.data = parameter.data.float()
-    adapted = PeftModel.from_pretrained(base, str(adapter_folder), torch_device="cpu")
-    _check_loaded(adapted, adapter_folder)
-    _put_whole_modules(adapted)
-    merged = adapted.merge_and_unload().to(dtype)
-    _check_changed(merged, before, dtype)
-    _write(merged, out)
-
-
-def _put_whole_modules(model: PeftModel) -> None:
-    """Put modules that were trained in full in the place of their originals.
-
-    peft does it too, but for (IA)³ only where the module has a weight of its own: it fails for the
-    pooler of an encoder. LoRA's way also keeps tied weights tied, so it stays.
-    """
-    if isinstance(model.peft_config["default"], IA3Config):
-        for name, module in list(model.named_modules()):
-            if isinstance(module, ModulesToSaveWrapper):
-                model.set_submodule(name, module.modules_to_save["default"])
-
-
-def _checksums(model: PreTrainedModel, dtype: torch.dtype) -> dict[str, int]:
-    """CRC-32 of each weight's bytes in `dtype`: enough to see change without a second model."""
-    return {
-        name: zlib.crc32(tensor.to(dtype).contiguous().view(torch.uint8).numpy())
-        for name, tensor in model.state_dict().items()
-    }
-
-
-def _check_loaded(model: PeftModel, folder: Path) -> None:
-    """peft only warns about tensors it could not place."""
-    in_model = {saved_name(name): tensor for name, tensor in model.state_dict().items()}
-    for name, tensor in load_file(folder / WEIGHTS_FILE).items():
-        if name not in in_model or not torch.equal(in_model[name], tensor.float()):
-            raise ModelError(f"{folder}: the base model has no place for the adapter's {name}.")
-
-
-def _check_changed(model: PreTrainedModel, before: dict[str, int], dtype: torch.dtype) -> None:
-    if _checksums(model, dtype) == before:
-        raise PeftuneError(
-            f"The merge changed nothing: in {dtype} every weight equals the base model's. "
-            "The adapter is untrained, or its update is smaller than the rounding."
-        )
-    for name, tensor in model.state_dict().items():
-        if not torch.isfinite(tensor).all():
-            raise PeftuneError(f"The merged {name} is not finite in {dtype}; set model.dtype.")
-
-
-def _write(model: PreTrainedModel, out: Path) -> None:
+    checkpoint = Checkpoint(skeleton, files)
+    adapted = Adapted(skeleton, adapter_folder)
+    job = Merge(checkpoint, adapted, dtype, quantized)
+    job.settle_ties()
     aside = out.with_name(f"{out.name}.partial")
-    shutil.rmtree(aside, ignore_errors=True)
-    with storing_tensors(out, model.state_dict().values()):
-        model.save_pretrained(aside)
+    job.write(aside, {"adapter": file_sha256(adapter_folder / WEIGHTS_FILE), "dtype": str(dtype)})
+    for name in (PLAN, CHANGED):
+        (aside / name).unlink(missing_ok=True)
+    with storing(out, 0):
         os.replace(aside, out)
+
+
+class Merge:
+    """One merge: what is written, in order, and each part of it when its turn comes."""
+
+    def __init__(
+        self, checkpoint: Checkpoint, adapted: Adapted, dtype: torch.dtype, quantized: Any
+    ) -> None:
+        self.checkpoint, self.adapted = checkpoint, adapted
+        self.dtype, self.quantized = dtype, quantized
+        self.changed = False
+        self.pieces = self._with_whole(checkpoint.pieces)
+
+    def _with_whole(self, pieces: list[Piece]) -> list[Piece]:
+        """The pieces, and one without a source for each parameter that only the adapter has."""
+        known = {name for piece in pieces for name in piece.targets}
+        added = [Piece((name,), ()) for name in self.adapted.whole if name not in known]
+        tied = self.adapted.ties
+        for name, _ in self.checkpoint.model.named_parameters():
+            if name not in known and name not in self.adapted.whole and name not in tied:
+                raise ModelError(f"The base model's files lack {name}, and the adapter has none.")
+        return [*pieces, *added]
+
+    def settle_ties(self) -> None:
+        """One tensor for weights that are tied; two, and no tie, where the adapter makes them differ."""
+        by_target = {piece.targets[0]: piece for piece in self.pieces}
+        for name, source in self.adapted.ties.items():
+            self.pieces = [piece for piece in self.pieces if piece.targets != (name,)]
+            if source not in by_target:
+                raise ModelError(f"The base model's files lack {source}, to which {name} is tied.")
+            if self.adapted.touches(name) or self.adapted.touches(source):
+                copy = Piece((name,), by_target[source].keys)
+                ours, theirs = (
+                    self.merged(Unit((piece,)))[piece.targets[0]]
+                    for piece in (copy, by_target[source])
+                )
+                if not torch.equal(ours, theirs):
+                    self.pieces.append(copy)
+                    self.checkpoint.model.config.tie_word_embeddings = False
+
+    def units(self) -> Iterator[Unit]:
+        """Pieces that share an adapted layer together, in the order of the checkpoint."""
+        groups: dict[int, list[Piece]] = {}
+        group_of: dict[Any, int] = {}
+        for index, piece in enumerate(self.pieces):
+            layers = {layer for name in piece.targets for layer in self.adapted.layers_of(name)}
+            mine, joined = (
+                [piece],
+                {group_of[id(layer)] for layer in layers if id(layer) in group_of},
+            )
+            for other in sorted(joined, reverse=True):
+                mine = groups.pop(other) + mine
+            groups[index] = mine
+            for one in mine:
+                for name in one.targets:
+                    group_of |= {id(layer): index for layer in self.adapted.layers_of(name)}
+        for pieces in groups.values():
+            yield Unit(tuple(pieces))
+
+    def shapes(self, unit: Unit) -> Tensors:
+        """What a unit writes, without data."""
+        whole = {
+            name: torch.empty_like(shape, dtype=self.dtype if shape.is_floating_point() else None)
+            for name in unit.targets
+            for shape in [self.checkpoint.parameters[name]]
+        }
+        return self.checkpoint.saved(whole)
+
+    def merged(self, unit: Unit) -> Tensors:
+        """The parameters of a unit as they will be, in `dtype`."""
+        found: Tensors = {}
+        for piece in unit.pieces:
+            if piece.keys:
+                found |= self.checkpoint.read(piece, self.dtype)
+        if not any(map(self.adapted.touches, unit.targets)) and self.quantized is None:
+            return found
+        weights = found
+        if self.quantized is not None:
+            weights = {name: self.quantized(name, tensor) for name, tensor in found.items()}
+        made = self.adapted.merged(unit.targets, weights)
+        made = {
+            name: tensor.to(self.dtype) if tensor.is_floating_point() else tensor
+            for name, tensor in made.items()
+        }
+        self._look_at(made, weights)
+        return made
+
+    def _look_at(self, made: Tensors, base: Tensors) -> None:
+        for name, tensor in made.items():
+            if not tensor.isfinite().all():
+                raise PeftuneError(
+                    f"The merged {name} is not finite in {self.dtype}; set model.dtype."
+                )
+            before = base.get(name)
+            self.changed |= before is None or not torch.equal(before.to(tensor.dtype), tensor)
+
+    def write(self, aside: Path, about: dict[str, Any]) -> None:
+        """Every file that a loader needs, into `aside`."""
+        shards = in_shards([(unit, self.shapes(unit)) for unit in self.units()])
+        names = shard_names(len(shards))
+        listed = {
+            name: {key: [*shape.shape] for _, shapes in shard for key, shape in shapes.items()}
+            for name, shard in zip(names, shards, strict=True)
+        }
+        plan = {**about, "files": listed, "base": self.fingerprint()}
+        if not is_begun(aside, plan):
+            self.begin(aside, plan)
+        for name, shard in zip(names, shards, strict=True):
+            if not (aside / name).exists():
+                self.write_shard(aside / name, shard)
+        if not (aside / CHANGED).exists() and not self.has_whole():
+            shutil.rmtree(aside)
+            raise PeftuneError(
+                f"The merge changed nothing: in {self.dtype} every weight equals the base model's. "
+                "The adapter is untrained, or its update is smaller than the rounding."
+            )
+        if len(names) > 1:
+            write_index(aside, names, shards)
+
+    def has_whole(self) -> bool:
+        known = {name for piece in self.checkpoint.pieces for name in piece.targets}
+        return any(name not in known for name in self.adapted.whole)
+
+    def write_shard(self, path: Path, shard: list[tuple[Unit, Tensors]]) -> None:
+        """One file, under another name until it is complete."""
+        unfinished = path.with_name(f"{path.name}.partial")
+        shapes = {name: shape for _, own in shard for name, shape in own.items()}
+        with TensorFile(unfinished, shapes) as file:
+            for unit, _ in shard:
+                for name, tensor in self.checkpoint.saved(self.merged(unit)).items():
+                    file.write(name, tensor)
+        os.replace(unfinished, path)
+        if self.changed:
+            (path.parent / CHANGED).touch()
+
+    def fingerprint(self) -> dict[str, list[int]]:
+        """The base model's files as they are now."""
+        used = {self.checkpoint.files[key] for piece in self.pieces for key in piece.keys}
+        return {str(path): [path.stat().st_size, path.stat().st_mtime_ns] for path in sorted(used)}
+
+    def begin(self, aside: Path, plan: dict[str, Any]) -> None:
+        """A new folder with all but the weights: configuration, and code of the model's own."""
+        model = self.checkpoint.model
+        model.config.dtype = self.dtype
+        shutil.rmtree(aside, ignore_errors=True)
+        with storing(aside, 0):
+            aside.mkdir(parents=True)
+            model.save_pretrained(aside, state_dict={})
+            for empty in aside.glob("*.safetensors"):
+                empty.unlink()
+        write_json(aside / PLAN, plan)
+
+
+def is_begun(aside: Path, plan: dict[str, Any]) -> bool:
+    """Whether an earlier start of the same merge left its folder."""
+    file = aside / PLAN
+    known = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+    return bool(known == json.loads(json.dumps(plan)))
+
+
+def write_index(aside: Path, names: list[str], shards: list[list[tuple[Unit, Tensors]]]) -> None:
+    """What is in which file."""
+    where = {
+        key: name
+        for name, shard in zip(names, shards, strict=True)
+        for _, shapes in shard
+        for key in shapes
+    }
+    size = sum(bytes_of(shapes) for shard in shards for _, shapes in shard)
+    index = {"metadata": {"total_size": size}, "weight_map": where}
+    write_json(aside / "model.safetensors.index.json", index)
+
+
+def bytes_of(shapes: Tensors) -> int:
+    return sum(shape.numel() * shape.element_size() for shape in shapes.values())
+
+
+def in_shards(planned: list[tuple[Unit, Tensors]]) -> list[list[tuple[Unit, Tensors]]]:
+    """Units in their order, in files of at most `SHARD` bytes where they are smaller themselves."""
+    shards: list[list[tuple[Unit, Tensors]]] = [[]]
+    size = 0
+    for unit, shapes in planned:
+        if shards[-1] and size + bytes_of(shapes) > SHARD:
+            shards.append([])
+            size = 0
+        shards[-1].append((unit, shapes))
+        size += bytes_of(shapes)
+    return shards
+
+
+def shard_names(count: int) -> list[str]:
+    if count == 1:
+        return ["model.safetensors"]
+    return [f"model-{i:05}-of-{count:05}.safetensors" for i in range(1, count + 1)]

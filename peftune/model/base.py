@@ -184,6 +184,60 @@ def load_base(
     return model.requires_grad_(False), new
 
 
+def load_skeleton(section: ModelSection, head: Head) -> Any:
+    """The base model with the output layer of `head` and without weights, on the meta device."""
+    import torch
+    from transformers import AutoConfig
+    from transformers.models.auto import modeling_auto
+
+    check_model_files(section)
+    keys = {**head.config_keys()}
+    keys.pop("ignore_mismatched_sizes", None)
+    try:
+        config = AutoConfig.from_pretrained(
+            model_location(section),
+            revision=section.revision,
+            trust_remote_code=section.trust_remote_code,
+            **keys,
+        )
+        with torch.device("meta"):
+            model = modeling_auto.__dict__[head.objective.auto_class].from_config(
+                config, dtype=torch.float32, trust_remote_code=section.trust_remote_code
+            )
+    except (OSError, ValueError) as error:
+        raise ModelError(_unreachable(section, "configuration", error)) from error
+    if not head.objective.generates:
+        model.config.get_text_config().pad_token_id = head.pad_token_id
+    return model
+
+
+def weight_files(section: ModelSection) -> list[Path]:
+    """The safetensors files of the base model, of a folder or of the Hub's cache. Raises ModelError."""
+    from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
+
+    index = _file(section, SAFE_WEIGHTS_INDEX_NAME)
+    names = [SAFE_WEIGHTS_NAME]
+    if index is not None:
+        names = sorted({*json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()})
+    files = [_file(section, name) for name in names]
+    found = [file for file in files if file is not None]
+    if len(found) < len(names):
+        raise ModelError(f"{KEY}: {section.model_name_or_path!r} lacks {names[files.index(None)]}.")
+    return found
+
+
+def _file(section: ModelSection, name: str) -> Path | None:
+    from transformers.utils import cached_file
+
+    found = cached_file(
+        model_location(section),
+        name,
+        revision=section.revision,
+        _raise_exceptions_for_missing_entries=False,
+    )
+    return None if found is None else Path(found)
+
+
 def _unreachable(section: ModelSection, what: str, error: Exception) -> str:
     from huggingface_hub import constants
 

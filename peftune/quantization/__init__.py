@@ -1,17 +1,19 @@
 """Extension point: one file for each way to hold frozen weights in fewer bits."""
 
+import copy
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
-from peftune.errors import ModelError
 from peftune.quantization import bnb4bit, bnb8bit
 from peftune.quantization.bnb4bit import Bnb4bitSection
 from peftune.quantization.bnb8bit import Bnb8bitSection
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import torch
-    from torch import Tensor, nn
+    from torch import Tensor
 
 QuantizationSection = Annotated[Bnb4bitSection | Bnb8bitSection, Field(discriminator="method")]
 BACKENDS = {"bnb-nf4": bnb4bit, "bnb-fp4": bnb4bit, "bnb-int8": bnb8bit}
@@ -19,20 +21,29 @@ LAYERS = {"Linear4bit": bnb4bit, "Linear8bitLt": bnb8bit}
 """Which of them a layer belongs to, by its class."""
 
 
-def dequantize_model(model: Any) -> None:
-    """Replace each quantized layer of a transformers model by a plain float32 one, in place.
+def dequantizer(skeleton: Any, quantization_config: Any) -> "Callable[[str, Tensor], Tensor]":
+    """What the bits of a parameter stand for, in float32, by its name and its plain weight.
 
-    Raises ModelError when the model has no quantized layer.
+    `skeleton` is a model on the meta device whose layers become quantized ones, still without weights.
+    Parameters that are not quantized come back as they are.
     """
-    found = False
-    for backend in set(BACKENDS.values()):
-        for name, layer in backend.quantized_layers(model).items():
-            model.set_submodule(name, _plain_layer(layer, backend.dequantize(layer)))
-            found = True
-    if not found:
-        raise ModelError("export.merge_base: dequantized needs a quantized base; use original.")
-    model.hf_quantizer.remove_quantization_config(model)
-    model.is_loaded_in_4bit = model.is_loaded_in_8bit = False
+    from transformers.quantizers import AutoHfQuantizer
+
+    quantizer = AutoHfQuantizer.from_config(quantization_config, pre_quantized=False)
+    quantizer.preprocess_model(model=skeleton, device_map={"": "cpu"})
+
+    def dequantized(name: str, weight: "Tensor") -> "Tensor":
+        if not quantizer.param_needs_quantization(skeleton, name):
+            return weight
+        made = quantizer.get_quantize_ops().convert(
+            {name: weight}, full_layer_name=name, model=skeleton
+        )
+        layer = copy.copy(skeleton.get_submodule(name.rpartition(".")[0]))
+        layer._parameters = {**layer._parameters, "weight": made[name]}
+        plain = LAYERS[type(layer).__name__].dequantize(layer)
+        return as_stored(layer, plain)
+
+    return dequantized
 
 
 def training_weight(layer: Any, dtype: "torch.dtype") -> "Tensor":
@@ -50,17 +61,8 @@ def quantization_scales(model: Any) -> "dict[str, Tensor]":
     }
 
 
-def _plain_layer(layer: "nn.Linear", weight: "Tensor") -> "nn.Module":
-    """`weight` is (out, in). GPT-2 and its kin hold theirs transposed, in a class of their own."""
-    from torch import nn
+def as_stored(layer: Any, weight: "Tensor") -> "Tensor":
+    """A weight (out, in) as the class that a layer replaces holds its own."""
     from transformers.pytorch_utils import Conv1D
 
-    if layer.source_cls is Conv1D:
-        plain: nn.Module = Conv1D(layer.out_features, layer.in_features)
-        weight = weight.T.contiguous()
-    else:
-        plain = nn.Linear(layer.in_features, layer.out_features, bias=layer.bias is not None)
-    plain.weight = nn.Parameter(weight, requires_grad=False)
-    if layer.bias is not None:
-        plain.bias = nn.Parameter(layer.bias.data, requires_grad=False)
-    return plain
+    return weight.T.contiguous() if layer.source_cls is Conv1D else weight

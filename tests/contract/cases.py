@@ -21,7 +21,7 @@ from peftune.model.head import Head
 from peftune.model.section import ModelSection
 from peftune.objectives import OBJECTIVES, ObjectiveName
 from peftune.plan import Plan, make_plan
-from peftune.quantization import QuantizationSection, dequantize_model
+from peftune.quantization import QuantizationSection
 from peftune.training.dropout import draw_by_rows
 from peftune.training.loop import Training, train
 from peftune.training.optimizer import build_optimizer
@@ -30,6 +30,7 @@ from peftune.training.section import TrainSection
 from peftune.training.shortcuts import compute_fast
 from peftune.training.validation import held_out_loss
 from tests.contract import breaks
+from tests.dequantized import dequantize_model
 
 PAD, SEED, LABELS = 0, 3, ("no", "yes", "maybe")
 Tensors = dict[str, torch.Tensor]

@@ -19,11 +19,12 @@ from transformers import OlmoeConfig, OlmoeForCausalLM
 from transformers.models.auto import modeling_auto
 
 from peftune.adapters import attach, saved_form
-from peftune.artefacts import load_frozen
+from peftune.artefacts import dequantizer_of, load_frozen
 from peftune.data.rows import IGNORED, EncodedRow
 from peftune.export.adapter import save_adapter
 from peftune.export.merge import merge
 from peftune.matrix import MATRIX, SETTINGS, Cell, Grid
+from peftune.model.base import load_skeleton, weight_files
 from peftune.model.head import Head
 from peftune.model.section import ModelSection
 from peftune.objectives import OBJECTIVES, ObjectiveName
@@ -227,8 +228,10 @@ def test_merges(cell: Cell, bases: Any, tmp_path: Path) -> None:
     adapted, (fresh, config) = adapted_model(case), untrained(case)
     tensors, saved_config = saved_form(adapter_of(case), fresh, trained(adapted), config)
     save_adapter(tmp_path, saved_config, tensors, case.folder)
-    base = "original" if case.quantization is None else "dequantized"
-    merge(tmp_path, lambda: frozen(case)[0], tmp_path / "merged", base, torch.float32)
+    recipe, head = recipe_of(case), head_of(case)
+    quantized = dequantizer_of(recipe, head) if case.quantization else None
+    skeleton, files = load_skeleton(recipe.model, head), weight_files(recipe.model)
+    merge(tmp_path, skeleton, files, tmp_path / "merged", torch.float32, quantized)
     auto_class = modeling_auto.__dict__[head_of(case).objective.auto_class]
     merged = auto_class.from_pretrained(tmp_path / "merged")
     torch.testing.assert_close(logits(case, merged), logits(case, adapted), rtol=1e-4, atol=1e-5)
@@ -238,20 +241,18 @@ def head_of(case: Case) -> Head:
     return Head(OBJECTIVES[case.objective], LABELS if case.objective == "label" else (), PAD)
 
 
-def frozen(case: Case) -> tuple[Any, list[str]]:
-    """The base as a merge loads it, and its new modules."""
+def recipe_of(case: Case) -> Any:
+    """What a merge reads of a recipe."""
     chosen: Any = QuantizationSection
     section = case.quantization and TypeAdapter(chosen).validate_python(case.quantization)
-    recipe: Any = SimpleNamespace(
-        model=ModelSection(model_name_or_path=case.folder, dtype="float32"), quantization=section
-    )
-    return load_frozen(recipe, head_of(case), "cpu", False)
+    model = ModelSection(model_name_or_path=case.folder, dtype="float32")
+    return SimpleNamespace(model=model, quantization=section)
 
 
 def untrained(case: Case) -> tuple[Tensors, Any]:
     """The adapter right after it was attached, and peft's configuration of it."""
     torch.manual_seed(0)
-    model, new = frozen(case)
+    model, new = load_frozen(recipe_of(case), head_of(case), "cpu", False)
     torch.manual_seed(0)
     adapted = attach(adapter_of(case), model, head_of(case).objective.task_type, new)
     return trained(adapted), adapted.peft_config["default"]

@@ -5,9 +5,10 @@ from transformers import AutoModelForCausalLM
 from peftune.adapters import attach, parameter_groups
 from peftune.adapters.lora import LoraSection
 from peftune.errors import LaunchError
-from peftune.quantization import BACKENDS, dequantize_model
+from peftune.quantization import BACKENDS
 from peftune.quantization.bnb4bit import Bnb4bitSection, dequantize, prepare, quantized_layers
 from tests.adapters.tiny_llama import batch, load, logits, train_step
+from tests.dequantized import dequantize_model
 
 NF4 = Bnb4bitSection(method="bnb-nf4")
 LORA = LoraSection(method="lora", r=4)

@@ -2,9 +2,9 @@ import torch
 
 from peftune.adapters import attach, parameter_groups
 from peftune.adapters.lora import LoraSection
-from peftune.quantization import dequantize_model
 from peftune.quantization.bnb8bit import Bnb8bitSection, dequantize
 from tests.adapters.tiny_llama import batch, load, logits, train_step
+from tests.dequantized import dequantize_model
 
 INT8 = Bnb8bitSection(method="bnb-int8")
 
