@@ -58,3 +58,17 @@ def test_shapes_for_a_gpu_are_measured_in_toy_size(tmp_path: Path) -> None:
     names = [line["name"] for line in lines]
     assert "LoRA toy, 512 tokens, peftune" in names
     assert names[-1] == "longest context, LoRA toy" and lines[-1]["tokens"] == 512
+
+
+@pytest.mark.thorough
+def test_merging_is_measured(tmp_path: Path) -> None:
+    sizes = ("--layers", "1", "--width", "64", "--pairs", "1")
+    found = json.loads(run("merge.py", tmp_path, *sizes))
+    assert found["bytes"] > 0 and found["medians"].keys() == {"copy", "peftune", "peft"}
+    assert all(way["work_s"] > 0 and way["peak_mb"] > 0 for way in found["medians"].values())
+
+
+@pytest.mark.thorough
+def test_the_start_is_measured(tmp_path: Path) -> None:
+    lines = run("start.py", tmp_path, "--pairs", "1").splitlines()
+    assert len(lines) == 2 and all('"ratio"' in line for line in lines)

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.nn import Identity, Module
+from torch.nn import Identity, Module, ReLU, Sigmoid, Softmax, Tanh
 
 MADE_BY = "_peftune_made_by"
+KEEP_RESULT = (Identity, ReLU, Sigmoid, Softmax, Tanh)
+"""Their own gradients need what they make, so it is kept anyway."""
 
 
 def remember_origins(model: Module) -> int:
@@ -25,7 +27,7 @@ def is_cheap(module: Module) -> bool:
     """Whether a module computes place by place, or a norm: frozen vectors and nothing else in it."""
     parameters, inside = [*module.parameters()], [*module.children(), *module.buffers()]
     is_random = "Dropout" in type(module).__name__
-    plain = not (inside or is_random or isinstance(module, Identity))
+    plain = not (inside or is_random or isinstance(module, KEEP_RESULT))
     return plain and all(p.dim() == 1 and not p.requires_grad for p in parameters)
 
 
