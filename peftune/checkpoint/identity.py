@@ -40,6 +40,7 @@ NO_NUMBER: Any = {
         "per_device_eval_batch_size",
         "gradient_checkpointing",
         "padding_free",
+        "max_tokens_per_pass",
         "logging_steps",
         "save_steps",
         "save_every_minutes",

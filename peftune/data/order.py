@@ -39,22 +39,41 @@ def rank_micro_batches(
     world_size: int,
     per_device: int,
     mixed: bool,
+    most_tokens: int | None = None,
 ) -> list[list[int | None]]:
     """One rank's share of a step, in micro-batches of at most `per_device` rows.
 
     `sizes` are the tokens of each of `row_ids`. Rows of like length share a micro-batch, which has
     little padding then; or, `mixed`, all micro-batches get about as many tokens. Either way ranks
-    have about as much to do at a time. Every rank gets the same number of micro-batches; where rows
-    have run out the micro-batch is `[None]`, a row that weighs nothing but keeps the ranks in lockstep.
+    have about as much to do at a time. With `most_tokens` there are as many micro-batches as it takes
+    for none to compute more, unless a row alone does. Every rank gets the same number of
+    micro-batches; where rows have run out the micro-batch is `[None]`, a row that weighs nothing but
+    keeps the ranks in lockstep.
     """
-    longest_first = sorted(range(len(row_ids)), key=lambda place: -sizes[place])
-    count = math.ceil(len(row_ids) / (world_size * per_device))
-    deal = _mixed if mixed else _alike
-    shares = deal(longest_first, sizes, count * world_size, per_device, world_size)
-    return [
-        [row_ids[place] for place in shares[turn * world_size + rank]] or [None]
-        for turn in range(count)
-    ]
+    shares = _dealt(sizes, world_size, per_device, mixed, most_tokens)
+    return [[row_ids[place] for place in share] or [None] for share in shares[rank::world_size]]
+
+
+def computed_tokens(sizes: Sequence[int], mixed: bool) -> int:
+    """What a micro-batch of such rows computes: their tokens, or those of the longest for each."""
+    return sum(sizes) if mixed or not sizes else len(sizes) * max(sizes)
+
+
+def _dealt(
+    sizes: Sequence[int], world_size: int, per_device: int, mixed: bool, most: int | None
+) -> list[list[int]]:
+    """The places of the rows of each micro-batch, a turn of all ranks after another."""
+    longest_first = sorted(range(len(sizes)), key=lambda place: -sizes[place])
+    turns, room = math.ceil(len(sizes) / (world_size * per_device)), per_device
+    while True:
+        deal = _mixed if mixed else _alike
+        shares = deal(longest_first, sizes, turns * world_size, room, world_size)
+        own = [[sizes[place] for place in share] for share in shares]
+        if most is None or all(len(o) <= 1 or computed_tokens(o, mixed) <= most for o in own):
+            return shares
+        # One turn more; or less room, where rows are taken in their order.
+        room = room if mixed else room - 1
+        turns = turns + 1 if mixed else math.ceil(len(sizes) / (world_size * room))
 
 
 def _alike(

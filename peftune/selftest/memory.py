@@ -10,6 +10,7 @@ import torch
 
 from peftune.artefacts import write_adapter
 from peftune.data.collate import Batch
+from peftune.data.order import computed_tokens
 from peftune.data.section import Split
 from peftune.measurement import written
 from peftune.selftest.check import Finding
@@ -88,20 +89,27 @@ def largest_micro_batch(training: Training) -> list[int]:
     """
     plan, per_device = training.plan, training.section.per_device_train_batch_size
     if plan.total_steps * plan.global_batch_size * plan.world_size > SEARCHED_ROWS:
-        return longest_places(training.rows.lengths(), per_device)
+        return shortened(training, longest_places(training.rows.lengths(), per_device))
     shares = (
         [row for row in share if row is not None]
         for step in range(plan.total_steps)
         for rank in range(plan.world_size)
         for share in training.shares(step, rank)
     )
-    return max(shares, key=lambda share: memory_of(share, training.sizes, training.unpadded))
+    return max(shares, key=lambda share: computed(training, share))
 
 
-def memory_of(share: list[int], sizes: np.ndarray, unpadded: bool) -> int:
-    """Tokens that are computed at a time, with their padding where it is computed too."""
-    found = sizes[share]
-    return int(found.sum() if unpadded or not len(found) else len(found) * found.max())
+def computed(training: Training, share: list[int]) -> int:
+    """Tokens that a micro-batch of these rows computes."""
+    return computed_tokens(training.sizes[share].tolist(), training.unpadded)
+
+
+def shortened(training: Training, share: list[int]) -> list[int]:
+    """As many of the rows as a forward pass may have tokens."""
+    most = training.section.max_tokens_per_pass
+    while most is not None and len(share) > 1 and computed(training, share) > most:
+        share = share[:-1]
+    return share
 
 
 def batch_of(trial: Trial, split: Split, picked: list[int]) -> Batch:

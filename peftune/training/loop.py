@@ -83,15 +83,18 @@ class Training:
 
     @cached_property
     def sizes(self) -> np.ndarray:
-        """Tokens of each row, those of its target among them, int64 (rows,)."""
-        return self.rows.lengths().sum(axis=1)
+        """Tokens of each row, those that a decoder reads beside an encoder among them, int64 (rows,)."""
+        lengths = self.rows.lengths()
+        both = self.batching.objective in ("seq2seq", "corrupted")
+        return lengths.sum(axis=1) if both else lengths[:, 0]
 
     def shares(self, step: int, rank: int) -> list[list[int | None]]:
         """The rows of a rank's micro-batches in a step (from 0); None is a row that weighs nothing."""
         plan = self.plan
         ids = step_rows(self.seed, step, len(self.rows), plan.global_batch_size)
         layout = rank, plan.world_size, plan.per_device_batch_size
-        return rank_micro_batches(ids, self.sizes[ids].tolist(), *layout, self.unpadded)
+        most = self.section.max_tokens_per_pass
+        return rank_micro_batches(ids, self.sizes[ids].tolist(), *layout, self.unpadded, most)
 
 
 def train(training: Training, first_step: int = 0) -> Iterator[StepRecord]:

@@ -20,6 +20,11 @@ class TrainSection(Section):
     per_device_train_batch_size: int = Field(8, ge=1)
     """Rows in one forward pass on one device."""
 
+    max_tokens_per_pass: int | None = Field(None, ge=1)
+    """Tokens in one forward pass on one device, padding among them where it is computed. Rows of a
+    step that have more take more passes; a row that alone has more gets one of its own. Changes no
+    number."""
+
     global_batch_size: int | None = Field(None, ge=1)
     """Rows in one optimizer step over all devices. Exactly one of this and
     `gradient_accumulation_steps`."""

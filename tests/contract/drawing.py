@@ -77,6 +77,7 @@ def cases(draw: Draw, name: str, folder: Path, worlds: tuple[int, ...]) -> Case:
             "adam_epsilon": 1.0e-3,
             "max_grad_norm": 0.5,
             "padding_free": draw(st.booleans()),
+            "max_tokens_per_pass": draw(st.sampled_from((None, 16, 40))),
             "gradient_checkpointing": draw(st.sampled_from((False, True, "selective"))),
             "label_smoothing_factor": 0.0
             if objective == "span"

@@ -4,7 +4,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peftune.data.order import permutation, rank_micro_batches, step_rows
+from peftune.data.order import computed_tokens, permutation, rank_micro_batches, step_rows
 
 SEEDS = st.integers(0, 2**64 - 1)
 ROWS = st.integers(1, 200)
@@ -92,3 +92,23 @@ def test_the_longest_rows_go_apart() -> None:
     sizes = [90, 10, 80, 20, 70, 30]
     assert dealt([0, 1, 2, 3, 4, 5], sizes, 1, 2, True) == [[[0, 1], [2, 3], [4, 5]]]
     assert dealt([0, 1, 2, 3, 4, 5], sizes, 1, 2, False) == [[[0, 2], [4, 5], [3, 1]]]
+
+
+@given(SIZES, WORLD, PER_DEVICE, st.booleans(), st.integers(1, 2000))
+def test_no_pass_computes_more_tokens_than_allowed(
+    sizes: list[int], world_size: int, per_device: int, mixed: bool, most: int
+) -> None:
+    step = list(range(len(sizes)))
+    shares = [
+        rank_micro_batches(step, sizes, rank, world_size, per_device, mixed, most)
+        for rank in range(world_size)
+    ]
+    batches = [[i for i in batch if i is not None] for share in shares for batch in share]
+    assert sorted(i for batch in batches for i in batch) == step
+    assert len({len(share) for share in shares}) == 1
+    for batch in batches:
+        own = [sizes[i] for i in batch]
+        assert len(batch) <= 1 or computed_tokens(own, mixed) <= most
+    # No turn more than needed: one less would be too few somewhere.
+    if most >= sum(sizes) * (1 if mixed else len(sizes)):
+        assert len(shares[0]) == math.ceil(len(sizes) / (world_size * per_device))
