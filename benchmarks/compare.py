@@ -68,6 +68,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--kind", choices=WORKLOADS, default="decoder")
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--quantization", choices=["bnb-nf4", "bnb-int8"])
+    parser.add_argument("--most-tokens", type=int, help="peftune's train.max_tokens_per_pass")
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
@@ -80,7 +81,8 @@ def parsed() -> argparse.Namespace:
 
 
 def suffix(arguments: argparse.Namespace) -> str:
-    return f"-{arguments.quantization}" if arguments.quantization else ""
+    tokens = f"-{arguments.most_tokens}-tokens" if arguments.most_tokens else ""
+    return f"-{arguments.quantization}{tokens}" if arguments.quantization else tokens
 
 
 def contenders(workload: Workload, arguments: argparse.Namespace) -> list[str]:
@@ -98,6 +100,8 @@ def options(arguments: argparse.Namespace) -> dict[str, Any]:
         chosen["quantization"] = {"method": arguments.quantization}
         if arguments.quantization == "bnb-nf4":
             chosen["quantization"]["compute_dtype"] = arguments.dtype
+    if arguments.most_tokens:
+        chosen["train"] = {"max_tokens_per_pass": arguments.most_tokens}
     return chosen
 
 
@@ -172,6 +176,7 @@ def described(
         "kind": arguments.kind,
         "dtype": arguments.dtype,
         "quantization": arguments.quantization,
+        "max_tokens_per_pass": arguments.most_tokens,
         "threads": arguments.threads,
         "steps": arguments.steps,
         "tokens_per_step": tokens,
