@@ -7,9 +7,9 @@ from pydantic import TypeAdapter
 
 from peftune.adapters import AdapterSection, attach, parameter_groups, saved_form
 from peftune.export.adapter import save_adapter
-from peftune.export.merge import merge
 from peftune.quantization import QuantizationSection
 from tests.adapters.tiny_llama import frozen_tensors, load, logits, train_step, trained_tensors
+from tests.export.merging import merge_folders
 
 METHODS = {
     "lora": {"method": "lora", "r": 4},
@@ -74,9 +74,8 @@ def test_trains_saves_reloads_and_merges(method, base, llama, tmp_path):
     tolerance = 1e-5 if method in DECOMPOSED else 1e-6
     torch.testing.assert_close(logits(reloaded), expected, rtol=tolerance, atol=tolerance)
 
-    choice = "original" if quantization is None else "dequantized"
     out = tmp_path / "merged"
-    merge(tmp_path, lambda: load(llama, quantization), out, choice, torch.float32)
+    merge_folders(tmp_path, llama, out, quantization=quantization)
     torch.testing.assert_close(logits(load(out)), expected, rtol=1e-5, atol=1e-5)
 
 
