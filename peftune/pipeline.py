@@ -151,6 +151,7 @@ def fast(context: Run, adapted: PeftModel) -> PeftModel:
         adapted,
         padding_free=context.recipe.train.padding_free,
         generates=context.prepared.head.objective.generates,
+        sharded=context.launch.sharded,
         gathers_weights=context.launch.engine == "zero3",
     )
 

@@ -296,6 +296,16 @@ def recipe_tree(model_folder: Path, data_folder: Path, tmp_path: Path) -> dict[s
     return summary_tree(model_folder, data_folder) | {"output_dir": str(tmp_path / "run")}
 
 
+def answered_otherwise(tree: dict[str, Any], data: Path, folder: Path) -> dict[str, Any]:
+    """The recipe with held-out rows that each step makes less likely: none is answered like them."""
+    lines = (data / "validation.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = [{**json.loads(line), "summary": f"#{n}%{n}#" * 3} for n, line in enumerate(lines)]
+    write_jsonl(folder / "held_out.jsonl", rows)
+    files = {split: str(data / f"{split}.jsonl") for split in ("train", "test")}
+    kept = {key: value for key, value in tree["data"].items() if key != "path"}
+    return tree | {"data": kept | files | {"validation": str(folder / "held_out.jsonl")}}
+
+
 def write_recipe(folder: Path, tree: dict[str, Any]) -> Path:
     import yaml
 

@@ -11,7 +11,7 @@ import yaml
 from safetensors.torch import load_file
 
 from peftune.cli import report_errors, train_recipe
-from tests.conftest import write_recipe
+from tests.conftest import answered_otherwise, write_recipe
 from tests.launching import environment
 
 # Logits of the adapter on its base, and of the merged model, for one prompt.
@@ -118,20 +118,11 @@ def test_the_resolved_recipe_repeats_the_run(tmp_path: Path, recipe_tree: dict[s
 def test_the_best_adapter_is_the_one_that_stays(
     tmp_path: Path, recipe_tree: dict[str, Any], data_folder: Path
 ) -> None:
-    """Held-out rows that are answered otherwise than the others get less likely with each step after
-    the first few, so the end must be the start."""
-    lines = (data_folder / "validation.jsonl").read_text().splitlines()
-    rows = [{**json.loads(line), "summary": f"#{n}%{n}#" * 3} for n, line in enumerate(lines)]
-    held_out = tmp_path / "held_out.jsonl"
-    held_out.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    recipe_tree["data"] |= {
-        "validation": str(held_out),
-        **{split: str(data_folder / f"{split}.jsonl") for split in ("train", "test")},
-    }
-    recipe_tree["data"].pop("path")
+    """Each step makes the held-out rows less likely, so the end must be the start."""
+    tree = answered_otherwise(recipe_tree, data_folder, tmp_path)
     fast = ("train.learning_rate=0.01", "train.lr_scheduler_type=constant", "train.eval_steps=1")
     patience = ("train.early_stopping_patience=3", "train.max_steps=12", "train.save_steps=1")
-    run = train(tmp_path, recipe_tree, *fast, *patience, "train.load_best_model_at_end=true")
+    run = train(tmp_path, tree, *fast, *patience, "train.load_best_model_at_end=true")
     state = json.loads((run / "trainer_state.json").read_text())
     best = state["best_global_step"]
     assert state["global_step"] == best + 3 < 12

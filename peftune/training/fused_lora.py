@@ -24,13 +24,14 @@ LINEAR = ("Linear", "Linear4bit", "Linear8bitLt")
 """peft's classes for adapted linear layers; some exist only where bitsandbytes is installed."""
 
 
-def fuse(model: PeftModel) -> int:
+def fuse(model: PeftModel, keeps_inputs: bool = False) -> int:
     """Let the plain LoRA layers of `model` compute their update here; how many these are.
 
-    Others (DoRA, embeddings, experts) keep peft's own code, and so does what is saved.
+    Others (DoRA, embeddings, experts) keep peft's own code, and so does what is saved. `keeps_inputs`:
+    even those that could be made again, because the weights of a norm may be in shards by then.
     """
     plain = [module for module in model.modules() if is_plain(module)]
-    if plain:
+    if plain and not keeps_inputs:
         remember_origins(model)
     again = Again()
     for layer in plain:

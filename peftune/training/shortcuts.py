@@ -10,18 +10,24 @@ from peftune.training.supervised_head import supervise
 
 
 def compute_fast(
-    adapted: PeftModel, *, padding_free: bool, generates: bool, gathers_weights: bool
+    adapted: PeftModel,
+    *,
+    padding_free: bool,
+    generates: bool,
+    sharded: bool = False,
+    gathers_weights: bool = False,
 ) -> PeftModel:
     """No padding, no scores that nobody reads, one function for each adapted layer.
 
-    `generates`: the model predicts tokens. `gathers_weights`: the engine gathers a weight when its own
-    layer is called (ZeRO-3), so nothing else may compute with it.
+    `generates`: the model predicts tokens. `sharded`: weights are whole only while the part of the model
+    that they belong to is computed (FSDP2). `gathers_weights`: each only while its own layer is called
+    (ZeRO-3), so nothing else may compute with it.
     """
     base = adapted.get_base_model()
     assert isinstance(base, PreTrainedModel)
     if not gathers_weights:
         widen(base)
-        fuse(adapted)
+        fuse(adapted, keeps_inputs=sharded)
     if padding_free:
         unpad(base)
     if generates:

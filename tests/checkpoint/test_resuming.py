@@ -16,6 +16,7 @@ from peftune.checkpoint.folder import MANIFEST, problem_with, seal
 from peftune.errors import CheckpointError, Interrupted, PeftuneError, RecipeError
 from tests.checkpoint.conftest import Again, train
 from tests.checkpoint.killing import differing
+from tests.conftest import answered_otherwise
 from tests.launching import metrics
 
 MIXED = (("train", 3.0), ("validation", 1.0))
@@ -289,9 +290,10 @@ def test_an_empty_tensor_is_no_state(killed: Path, again: Again) -> None:
         again()
 
 
-def test_the_best_adapter_survives(tree: Any, tmp_path: Path, capsys: Any) -> None:
+def test_the_best_adapter_survives(tree: Any, own_data: Path, tmp_path: Path, capsys: Any) -> None:
     """The best validation was before the checkpoint; the run still ends with its adapter."""
-    rates = ("train.learning_rate=0.1", "train.lr_scheduler_type=constant", "train.max_steps=12")
+    tree = answered_otherwise(tree, own_data, tmp_path)
+    rates = ("train.learning_rate=0.01", "train.lr_scheduler_type=constant", "train.max_steps=12")
     whole = train(make(tmp_path / "whole"), tree, *rates)
     best = json.loads((whole / "trainer_state.json").read_text())["best_global_step"]
     last = max(int(path.name.split("-")[1]) for path in whole.glob("checkpoint-*"))

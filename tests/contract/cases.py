@@ -144,6 +144,7 @@ def adapted_model(case: Case, sharded: bool = False) -> PeftModel:
         adapted,
         padding_free=case.section.padding_free,
         generates=case.shortcuts and OBJECTIVES[case.objective].generates,
+        sharded=sharded,
         gathers_weights=not case.shortcuts or case.engine == "zero3",
     )
     for parameter in adapted.parameters():
