@@ -18,7 +18,7 @@ from peftune.model.base import load_base, load_config, load_skeleton, weight_fil
 from peftune.model.head import Head, head_modules, model_class
 from peftune.objectives import OBJECTIVES
 from peftune.preparation import Prepared
-from peftune.quantization import BACKENDS, dequantizer
+from peftune.quantization import BACKENDS, Dequantizer
 from peftune.recipe import Recipe
 from peftune.records import read_json, storing, write_json, write_text
 from peftune.tasks import TASKS
@@ -104,7 +104,7 @@ def write_merged(recipe: Recipe, head: Head, adapter_folder: Path, out: Path) ->
         GenerationConfig.from_pretrained(adapter_folder).save_pretrained(out)
 
 
-def dequantizer_of(recipe: Recipe, head: Head) -> Any:
+def dequantizer_of(recipe: Recipe, head: Head) -> Dequantizer:
     """What the quantized weights that the adapter was trained on stand for.
 
     Raises ModelError for a recipe without quantization.
@@ -114,7 +114,7 @@ def dequantizer_of(recipe: Recipe, head: Head) -> Any:
         raise ModelError("export.merge_base: dequantized needs a quantized base; use original.")
     whole = head_modules(load_config(recipe.model), head)
     keys = BACKENDS[section.method].load_kwargs(section, recipe.model.dtype, False, whole)
-    return dequantizer(load_skeleton(recipe.model, head), keys["quantization_config"])
+    return Dequantizer(load_skeleton(recipe.model, head), keys["quantization_config"])
 
 
 def merge_run(recipe: Recipe, run: Path, out: Path) -> None:

@@ -17,10 +17,11 @@ from transformers import PreTrainedModel
 
 from peftune.errors import ModelError, PeftuneError
 from peftune.export.adapted import Adapted
-from peftune.export.adapter import WEIGHTS_FILE
+from peftune.export.adapter import CONFIG_FILE, WEIGHTS_FILE
 from peftune.export.pieces import Checkpoint, Piece, Tensors
 from peftune.export.tensor_file import TensorFile
 from peftune.fingerprints import file_sha256
+from peftune.quantization import Dequantizer
 from peftune.records import storing, write_json
 
 SHARD = 5 * 10**9
@@ -46,7 +47,7 @@ def merge(
     files: list[Path],
     out: Path,
     dtype: torch.dtype,
-    quantized: Any = None,
+    quantized: Dequantizer | None = None,
 ) -> None:
     """Write the base model plus the adapter to `out`, which must not exist, as safetensors.
 
@@ -61,7 +62,9 @@ def merge(
     job = Merge(checkpoint, adapted, dtype, quantized)
     job.settle_ties()
     aside = out.with_name(f"{out.name}.partial")
-    job.write(aside, {"adapter": file_sha256(adapter_folder / WEIGHTS_FILE), "dtype": str(dtype)})
+    about = {name: file_sha256(adapter_folder / name) for name in (WEIGHTS_FILE, CONFIG_FILE)}
+    basis = quantized.described if quantized else "original"
+    job.write(aside, {**about, "dtype": str(dtype), "merge_base": basis})
     for name in (PLAN, CHANGED):
         (aside / name).unlink(missing_ok=True)
     with storing(out, 0):
@@ -72,7 +75,11 @@ class Merge:
     """One merge: what is written, in order, and each part of it when its turn comes."""
 
     def __init__(
-        self, checkpoint: Checkpoint, adapted: Adapted, dtype: torch.dtype, quantized: Any
+        self,
+        checkpoint: Checkpoint,
+        adapted: Adapted,
+        dtype: torch.dtype,
+        quantized: Dequantizer | None,
     ) -> None:
         self.checkpoint, self.adapted = checkpoint, adapted
         self.dtype, self.quantized = dtype, quantized

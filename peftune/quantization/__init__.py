@@ -10,8 +10,6 @@ from peftune.quantization.bnb4bit import Bnb4bitSection
 from peftune.quantization.bnb8bit import Bnb8bitSection
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     import torch
     from torch import Tensor
 
@@ -21,29 +19,32 @@ LAYERS = {"Linear4bit": bnb4bit, "Linear8bitLt": bnb8bit}
 """Which of them a layer belongs to, by its class."""
 
 
-def dequantizer(skeleton: Any, quantization_config: Any) -> "Callable[[str, Tensor], Tensor]":
+class Dequantizer:
     """What the bits of a parameter stand for, in float32, by its name and its plain weight.
 
     `skeleton` is a model on the meta device whose layers become quantized ones, still without weights.
     Parameters that are not quantized come back as they are.
     """
-    from transformers.quantizers import AutoHfQuantizer
 
-    quantizer = AutoHfQuantizer.from_config(quantization_config, pre_quantized=False)
-    quantizer.preprocess_model(model=skeleton, device_map={"": "cpu"})
+    def __init__(self, skeleton: Any, quantization_config: Any) -> None:
+        from transformers.quantizers import AutoHfQuantizer
 
-    def dequantized(name: str, weight: "Tensor") -> "Tensor":
-        if not quantizer.param_needs_quantization(skeleton, name):
+        self.skeleton = skeleton
+        self.quantizer = AutoHfQuantizer.from_config(quantization_config, pre_quantized=False)
+        self.quantizer.preprocess_model(model=skeleton, device_map={"": "cpu"})
+        self.described: str = quantization_config.to_json_string()
+        """The configuration, as text."""
+
+    def __call__(self, name: str, weight: "Tensor") -> "Tensor":
+        if not self.quantizer.param_needs_quantization(self.skeleton, name):
             return weight
-        made = quantizer.get_quantize_ops().convert(
-            {name: weight}, full_layer_name=name, model=skeleton
+        made = self.quantizer.get_quantize_ops().convert(
+            {name: weight}, full_layer_name=name, model=self.skeleton
         )
-        layer = copy.copy(skeleton.get_submodule(name.rpartition(".")[0]))
+        layer = copy.copy(self.skeleton.get_submodule(name.rpartition(".")[0]))
         layer._parameters = {**layer._parameters, "weight": made[name]}
         plain = LAYERS[type(layer).__name__].dequantize(layer)
         return as_stored(layer, plain)
-
-    return dequantized
 
 
 def training_weight(layer: Any, dtype: "torch.dtype") -> "Tensor":

@@ -7,7 +7,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from peftune.export.merge import merge
-from peftune.quantization import BACKENDS, dequantizer
+from peftune.quantization import BACKENDS, Dequantizer
 
 
 def skeleton(folder: Path, auto_class: Any = AutoModelForCausalLM) -> Any:
@@ -28,6 +28,6 @@ def merge_folders(
     if quantization is not None:
         name = str(dtype).removeprefix("torch.")
         keys = BACKENDS[quantization.method].load_kwargs(quantization, name, False)
-        quantized = dequantizer(skeleton(base, auto_class), keys["quantization_config"])
+        quantized = Dequantizer(skeleton(base, auto_class), keys["quantization_config"])
     files = sorted(base.glob("*.safetensors"))
     merge(adapter, skeleton(base, auto_class), files, out, dtype, quantized)

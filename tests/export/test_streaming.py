@@ -13,6 +13,7 @@ from peftune.errors import ModelError, PeftuneError
 from peftune.export import merge as merging
 from peftune.export.merge import Merge
 from peftune.export.tensor_file import NAMES, TensorFile
+from peftune.quantization.bnb4bit import Bnb4bitSection
 from tests.adapters.tiny_llama import load
 from tests.export.merging import merge_folders
 
@@ -84,6 +85,23 @@ def test_an_interrupted_merge_goes_on(
     whole, found = weights(tmp_path / "whole"), weights(tmp_path / "m")
     assert whole.keys() == found.keys()
     assert all(torch.equal(found[name], tensor) for name, tensor in whole.items())
+
+
+def test_another_basis_starts_anew(
+    adapter_folder: Path, llama: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    """What an interrupted merge left holds the checkpoint's own weights; these are to be the bits'."""
+    monkeypatch.setattr(merging, "SHARD", SMALL)
+    monkeypatch.setattr(merging, "write_index", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        merge_folders(adapter_folder, llama, tmp_path / "m")
+    monkeypatch.undo()
+    monkeypatch.setattr(merging, "SHARD", SMALL)
+    section = Bnb4bitSection(method="bnb-nf4")
+    merge_folders(adapter_folder, llama, tmp_path / "m", quantization=section)
+    merge_folders(adapter_folder, llama, tmp_path / "again", quantization=section)
+    found, again = weights(tmp_path / "m"), weights(tmp_path / "again")
+    assert all(torch.equal(found[name], tensor) for name, tensor in again.items())
 
 
 def test_another_adapter_starts_anew(
