@@ -29,33 +29,21 @@ sys.modules["torchaudio"] = ModuleType("torchaudio")
 sys.modules["torchaudio"].__spec__ = ModuleSpec("torchaudio", None)
 
 from llamafactory.train.tuner import run_exp  # noqa: E402
-from safetensors.torch import load_file  # noqa: E402
-from transformers import AutoTokenizer, TrainerCallback  # noqa: E402
+from started import Clock, start_as  # noqa: E402
+from transformers import AutoTokenizer  # noqa: E402
 
 LORA = {"finetuning_type": "lora", "lora_rank": 16, "lora_alpha": 32, "lora_target": "all"}
 
 
-class Clock(TrainerCallback):
-    """Gives what learns its start, and notes when steps end and what they report."""
+class Started(Clock):
+    """Gives what learns its start, when LLaMA-Factory has made it."""
 
     def __init__(self, start: Path) -> None:
+        super().__init__()
         self.start = start
-        self.ends: list[float] = []
-        self.logs: list[dict[str, float]] = []
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        learning = {name: p for name, p in kwargs["model"].named_parameters() if p.requires_grad}
-        start = load_file(self.start)
-        assert learning.keys() == start.keys(), learning.keys() ^ start.keys()
-        for name, parameter in learning.items():
-            parameter.data.copy_(start[name])
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.ends.append(time.time())
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        if "loss" in logs:
-            self.logs.append(logs)
+        start_as(kwargs["model"], self.start)
 
 
 def main() -> None:
@@ -65,7 +53,7 @@ def main() -> None:
     shutil.rmtree(folder, ignore_errors=True)
     model = readable_model(Path(job["model"]), folder / "model")
     write_texts(Path(job["rows"]), folder, AutoTokenizer.from_pretrained(model))
-    clock = Clock(Path(job["start"]))
+    clock = Started(Path(job["start"]))
     run_exp(arguments(job, folder, model), callbacks=[clock])
     result = {
         "ends": clock.ends,

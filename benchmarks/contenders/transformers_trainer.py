@@ -21,30 +21,15 @@ import datasets  # noqa: E402
 import torch  # noqa: E402
 import transformers  # noqa: E402
 from peft import LoraConfig, get_peft_model  # noqa: E402
-from safetensors.torch import load_file  # noqa: E402
+from started import Clock, start_as  # noqa: E402
 from torch.utils.data import SequentialSampler  # noqa: E402
-from transformers import AutoTokenizer, TrainerCallback  # noqa: E402
+from transformers import AutoTokenizer  # noqa: E402
 
 CLASSES = {
     "decoder": ("AutoModelForCausalLM", "CAUSAL_LM"),
     "encoder": ("AutoModelForSequenceClassification", "SEQ_CLS"),
     "encoder-decoder": ("AutoModelForSeq2SeqLM", "SEQ_2_SEQ_LM"),
 }
-
-
-class Clock(TrainerCallback):
-    """Notes when steps end and what they report."""
-
-    def __init__(self) -> None:
-        self.ends: list[float] = []
-        self.logs: list[dict[str, float]] = []
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.ends.append(time.time())
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        if "loss" in logs:
-            self.logs.append(logs)
 
 
 def main() -> None:
@@ -76,15 +61,6 @@ def main() -> None:
         },
     }
     Path(job["result"]).write_text(json.dumps(result))
-
-
-def start_as(model: Any, file: Path) -> None:
-    """Give what learns the values that all contenders start from."""
-    start = load_file(file)
-    learning = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    assert learning.keys() == start.keys(), learning.keys() ^ start.keys()
-    for name, parameter in learning.items():
-        parameter.data.copy_(start[name])
 
 
 def quantization(job: dict[str, Any]) -> dict[str, Any]:
