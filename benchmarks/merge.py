@@ -186,7 +186,7 @@ def by_peftune(folder: Path) -> None:
     section = ModelSection(model_name_or_path=str(folder / "base"), dtype="bfloat16")
     skeleton = load_skeleton(section, Head(OBJECTIVES["causal"]))
     files = weight_files(section)
-    merge(folder / "adapter", skeleton, files, folder / "out", torch.bfloat16)
+    merge(folder / "adapter", skeleton, files, folder / "out", torch.bfloat16, lambda written: None)
     print(json.dumps({"work_s": time.perf_counter() - started}), file=sys.stderr)
 
 

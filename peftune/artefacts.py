@@ -5,23 +5,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoTokenizer, GenerationConfig
+from transformers import GenerationConfig
 
 from peftune.adapters import saved_form
 from peftune.adapters.targets import expert_weights
-from peftune.data.report import data_report
 from peftune.errors import ModelError
 from peftune.export.adapter import save_adapter
-from peftune.export.card import base_license, model_card
-from peftune.export.merge import merge
-from peftune.model.base import load_base, load_config, load_skeleton, weight_files
-from peftune.model.head import Head, head_modules, model_class
-from peftune.objectives import OBJECTIVES
+from peftune.model.base import load_base, load_config
+from peftune.model.head import Head, head_modules
 from peftune.preparation import Prepared
-from peftune.quantization import BACKENDS, Dequantizer
+from peftune.quantization import BACKENDS
 from peftune.recipe import Recipe
-from peftune.records import read_json, storing, write_json, write_text
-from peftune.tasks import TASKS
+from peftune.records import storing, write_json, write_text
 
 LABELS = "labels.json"
 SELFTEST = "selftest.json"
@@ -88,60 +83,3 @@ def write_tokenizer(prepared: Prepared, folder: Path) -> None:
     if prepared.head.labels:
         labels = {"objective": prepared.objective.name, "labels": list(prepared.head.labels)}
         write_json(folder / LABELS, labels)
-
-
-def write_merged(recipe: Recipe, head: Head, adapter_folder: Path, out: Path) -> None:
-    """A model that loads without peft, in `model.dtype`, with everything a loader needs."""
-
-    quantized = None
-    if recipe.export.merge_base == "dequantized":
-        quantized = dequantizer_of(recipe, head)
-    skeleton, files = load_skeleton(recipe.model, head), weight_files(recipe.model)
-    tokenizer = AutoTokenizer.from_pretrained(adapter_folder)
-    merge(adapter_folder, skeleton, files, out, DTYPES[recipe.model.dtype], quantized)
-    tokenizer.save_pretrained(out)
-    if head.objective.writes:
-        GenerationConfig.from_pretrained(adapter_folder).save_pretrained(out)
-
-
-def dequantizer_of(recipe: Recipe, head: Head) -> Dequantizer:
-    """What the quantized weights that the adapter was trained on stand for.
-
-    Raises ModelError for a recipe without quantization.
-    """
-    section = recipe.quantization
-    if section is None:
-        raise ModelError("export.merge_base: dequantized needs a quantized base; use original.")
-    whole = head_modules(load_config(recipe.model), head)
-    keys = BACKENDS[section.method].load_kwargs(section, recipe.model.dtype, False, whole)
-    return Dequantizer(load_skeleton(recipe.model, head), keys["quantization_config"])
-
-
-def merge_run(recipe: Recipe, run: Path, out: Path) -> None:
-    """`peftune merge`: the merged model of a finished run, whose data need not be there any more."""
-    default = TASKS[recipe.task].objectives[model_class(load_config(recipe.model))]
-    saved = {"objective": default, "labels": []} | read_json(run / LABELS)
-    pad_token_id = AutoTokenizer.from_pretrained(run).pad_token_id
-    head = Head(OBJECTIVES[saved["objective"]], tuple(saved["labels"]), pad_token_id)
-    write_merged(recipe, head, run, out)
-
-
-def write_card(
-    recipe: Recipe,
-    folder: Path,
-    prepared: Prepared,
-    results: Mapping[str, Any],
-    train_results: Mapping[str, float],
-) -> None:
-    """README.md of the adapter."""
-    shown, splits = recipe.model_dump(mode="json"), data_report(prepared.reports)
-    card = model_card(
-        shown,
-        prepared.objective,
-        splits,
-        results,
-        train_results,
-        base_license(recipe.model),
-        read_json(folder / SELFTEST),
-    )
-    write_text(folder / "README.md", card)

@@ -164,21 +164,89 @@ def _evaluate(run: Path, overrides: list[str]) -> None:
 
 @app.command()
 def merge(
+    folder: Annotated[Path, typer.Argument(help="The folder of a run, or of an adapter.")],
+    overrides: Overrides = None,
+    out: Annotated[Path | None, typer.Option(help="New folder; default FOLDER/merged.")] = None,
+    base: Annotated[str | None, typer.Option(help="Base of an adapter without a recipe.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="And its number format.")] = None,
+    verify: Annotated[bool, typer.Option(help="Prove it in a fresh process.")] = True,
+    quantize: Annotated[str | None, typer.Option(help="Bits of the result: bnb-nf4, …")] = None,
+    also: Annotated[
+        list[str] | None, typer.Option(help="FOLDER=WEIGHT of another adapter.")
+    ] = None,
+    weight: Annotated[float, typer.Option(help="Of the first adapter beside others.")] = 1.0,
+    combination: Annotated[str, typer.Option(help="cat, svd, linear, ties, dare_ties, …")] = "cat",
+    density: Annotated[float | None, typer.Option(help="Share that TIES or DARE keeps.")] = None,
+    debug: Debug = False,
+) -> None:
+    """Fold an adapter into its base. Example: peftune merge outputs/summarize --out merged"""
+    place = (folder, overrides or [], base, dtype)
+    if also:
+        _exit(debug, _merge_several, place, out, also, weight, combination, density)
+    _exit(debug, _merge, place, out, verify, quantize)
+
+
+def _merge(place: Any, out: Path | None, verify: bool, quantize: str | None) -> None:
+    from peftune.merging import merge_into_bits, merge_proven
+    from peftune.sources import source_at
+
+    folder, source = place[0], source_at(*place)
+    target = out or folder / "merged"
+    if quantize is None:
+        merge_proven(source, folder, target, verify)
+    else:
+        merge_into_bits(source, folder, target, quantize, verify)
+    print(target)
+
+
+def _merge_several(
+    place: Any, out: Path | None, also: list[str], weight: float, kind: str, density: float | None
+) -> None:
+    from peftune.merging import merge_several, weighted
+    from peftune.sources import source_at
+
+    folder = place[0]
+    target = out or folder / "merged"
+    merge_several(source_at(*place), {folder: weight, **weighted(also)}, kind, density, target)
+    print(target)
+
+
+@app.command()
+def export(
     run: RunFolder,
-    out: Annotated[Path | None, typer.Option(help="New folder; default RUN/merged.")] = None,
+    to: Annotated[str, typer.Option(help="New folder, or hub:ORG/NAME.")],
+    merged: Annotated[bool, typer.Option("--merged", help="The merged model.")] = False,
+    public: Annotated[bool, typer.Option("--public", help="For everyone to see.")] = False,
     overrides: Overrides = None,
     debug: Debug = False,
 ) -> None:
-    """Fold a run's adapter into its base. Example: peftune merge outputs/summarize --out merged"""
-    _exit(debug, _merge, run, out or run / "merged", overrides or [])
+    """Give a run's adapter away, opened and compared first.
+    Example: peftune export outputs/summarize --to hub:me/summarize"""
+    _exit(debug, _export, run, to, merged, public, overrides or [])
 
 
-def _merge(run: Path, out: Path, overrides: list[str]) -> None:
-    recipe = load_recipe(run / RUN_MARK, overrides)
-    from peftune.artefacts import merge_run
+def _export(run: Path, to: str, merged: bool, public: bool, overrides: list[str]) -> None:
+    from peftune.publishing import export_run
 
-    merge_run(recipe, run, out)
-    print(out)
+    export_run(run, to, merged, public, overrides, print)
+
+
+@app.command()
+def reproduce(
+    model: Annotated[str, typer.Argument(help="The folder of a run, or hub:ORG/NAME.")],
+    overrides: Overrides = None,
+    out: Annotated[Path, typer.Option(help="The new run's folder.")] = Path("reproduced"),
+    debug: Debug = False,
+) -> None:
+    """Run the recipe of a model card again and compare the results.
+    Example: peftune reproduce outputs/summarize --out again"""
+    _exit(debug, _reproduce, model, out, overrides or [])
+
+
+def _reproduce(model: str, out: Path, overrides: list[str]) -> None:
+    from peftune.reproducing import reproduce
+
+    reproduce(model, out, overrides, read_launch(os.environ))
 
 
 @app.command()

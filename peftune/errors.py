@@ -36,6 +36,23 @@ class StorageError(PeftuneError):
     """Something could not be written: no space, no permission, or the disk is gone."""
 
 
+class ExportError(RecipeError):
+    """Something must not, or cannot, be given away as it is."""
+
+
+class ReproductionError(PeftuneError):
+    """A run made again has other results than its model card states."""
+
+
+class ParityError(PeftuneError):
+    """What was written does not compute what was trained."""
+
+    def __init__(self, reason: str, parity: object = None) -> None:
+        super().__init__(reason)
+        self.parity = parity
+        """The numbers, where both could be computed."""
+
+
 class Interrupted(PeftuneError):
     """Training was asked to stop and can go on later; schedulers requeue on this exit code."""
 

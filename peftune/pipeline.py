@@ -1,6 +1,5 @@
 """The stages of a run in order."""
 
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,28 +14,20 @@ from rich.console import Console
 from transformers import PreTrainedModel
 
 from peftune.adapters import attach, parameter_groups
-from peftune.artefacts import load_frozen, write_adapter, write_card, write_merged, write_tokenizer
+from peftune.artefacts import load_frozen
 from peftune.checkpoint.folder import checkpoint_steps
 from peftune.combination import check_machine
-from peftune.compatibility import FINISHED
 from peftune.context import Run
 from peftune.engines import prepare
 from peftune.engines.engine import Engine, StepShape
 from peftune.engines.launch import Launch, check_device
 from peftune.engines.ranks import joined_ranks
 from peftune.errors import StorageError
-from peftune.evaluation.evaluate import Measurement
-from peftune.fitting import TRAIN_RESULTS, Fit, fit
-from peftune.measurement import (
-    EVAL_RESULTS,
-    measure,
-    report_results,
-    require_room_for_answers,
-)
+from peftune.fitting import Fit, fit
+from peftune.measurement import measure, report_results, require_room_for_answers
 from peftune.model.unpadding import is_unpadded
 from peftune.preparation import plan_for, prepare_data
 from peftune.recipe import Recipe
-from peftune.records import read_json, write_json
 from peftune.resuming import (
     Beginning,
     beginning,
@@ -45,6 +36,7 @@ from peftune.resuming import (
     restore,
 )
 from peftune.selftest.perform import require_passed, selftest, write_results
+from peftune.shipping import measured, merge_and_describe, save
 from peftune.signals import Signals
 from peftune.training.dropout import draw_by_rows, has_layerdrop
 from peftune.training.fused_lora import has_fused
@@ -119,16 +111,6 @@ def run_on_ranks(context: Run, signals: Signals, started: float) -> None:
         report_results(context, *measured(context, engine, initial), reporter)
         at("writing the results")
         merge_and_describe(context, reporter)
-
-
-def measured(
-    context: Run, engine: Engine, initial: dict[str, torch.Tensor]
-) -> tuple[Measurement | None, Measurement | None]:
-    """Base and adapted model on the test split. The adapter as it began changes nothing, so what is
-    trained starts without waiting for the base."""
-    adapted = measure(context, engine)
-    engine.load_trainable_state(initial)
-    return measure(context, engine), adapted
 
 
 def adapted_model(context: Run) -> PeftModel:
@@ -242,33 +224,6 @@ def selftest_on_ranks(context: Run) -> None:
     console = Console(quiet=not context.ranks.is_main, markup=False, emoji=False)
     initial = engine.trainable_state()
     require_passed(selftest(context, engine, initial, full=True, say=console.print))
-
-
-def save(context: Run, engine: Engine, initial: dict[str, torch.Tensor]) -> None:
-    """The finished adapter with its tokenizer."""
-    state = engine.trainable_state()
-    if context.ranks.is_main:
-        config = engine.module.peft_config["default"]
-        write_adapter(context.recipe, context.folder, config, initial, state)
-        write_tokenizer(context.prepared, context.folder)
-    context.ranks.wait()
-
-
-def merge_and_describe(context: Run, reporter: Reporter) -> None:
-    """Merged model and model card, and where everything is; last of all what says that all is done."""
-    if context.ranks.is_main:
-        trained, scores = (
-            read_json(context.folder / name) for name in (TRAIN_RESULTS, EVAL_RESULTS)
-        )
-        write_card(context.recipe, context.folder, context.prepared, scores, trained)
-        if context.recipe.export.merge:
-            write_merged(
-                context.recipe, context.prepared.head, context.folder, context.folder / "merged"
-            )
-        write_json(context.folder / FINISHED, {**trained, **scores})
-        for path in sorted(context.folder.iterdir()):
-            reporter.say(f"wrote {path}{os.sep if path.is_dir() else ''}")
-    context.ranks.wait()
 
 
 def evaluate_run(recipe: Recipe, launch: Launch, folder: Path) -> None:

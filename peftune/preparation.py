@@ -244,7 +244,7 @@ def report_data(recipe: Recipe) -> dict[str, Any]:
     if before is not None:
         return before
     prepared = prepare_data(recipe, shows=True)
-    report = data_report(prepared.reports)
+    report = data_report(prepared.reports, prepared.stores)
     write_report(known, report, prepared.stores.values())
     return report
 

@@ -7,7 +7,7 @@ import yaml
 
 from peftune.engines.launch import Launch
 from peftune.recipe import Recipe
-from peftune.recipe_file import DEFAULT_MARK, Key, Source
+from peftune.recipe_file import DEFAULT_MARK, Key, Source, Tree
 from peftune.section import Section
 
 OVERRIDE = "override"
@@ -114,6 +114,14 @@ def resolved_yaml(recipe: Recipe, launch: Launch | None = None) -> str:
     found, values = origins(recipe), recipe.model_dump(mode="json")
     lines = [*_lines(recipe, values, (), found), *_launched(launch)]
     return "".join(f"{line}\n" for line in lines)
+
+
+def marked_yaml(tree: Tree) -> str:
+    """All values of a recipe as text, those that a recipe has by itself marked as such, so that
+    loading it does not take them for the user's. Raises pydantic's ValidationError."""
+    recipe = Recipe.model_validate(tree)
+    recipe._source = Source(marked=frozenset(origins(recipe)))
+    return resolved_yaml(recipe)
 
 
 def _lines(

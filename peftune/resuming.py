@@ -163,7 +163,10 @@ def open_folder(context: Run, start: Beginning) -> None:
             if log.is_file():
                 os.truncate(log, min(log.stat().st_size, start.progress.totals["metrics_bytes"]))
         write_text(context.folder / RUN_MARK, resolved_yaml(context.recipe, context.launch))
-        write_json(context.folder / DATA_REPORT, data_report(context.prepared.reports))
+        write_json(
+            context.folder / DATA_REPORT,
+            data_report(context.prepared.reports, context.prepared.stores),
+        )
         launched = {**asdict(context.launch), "versions": versions(), "started_by": started_by()}
         write_json(context.folder / ENVIRONMENT, launched)
     context.ranks.wait()

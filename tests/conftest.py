@@ -19,6 +19,24 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["PEFTUNE_CACHE"] = str(tmp_path_factory.mktemp("cache"))
 
 
+@pytest.fixture(autouse=True)
+def answered_here(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Artefacts are opened by the script in this process, which takes no ten seconds to start; tests
+    marked `fresh_process` let it have its own, and so does every launched run."""
+    if request.node.get_closest_marker("fresh_process") is not None:
+        return
+    from peftune.errors import ParityError
+    from peftune.export import plain_scores
+
+    def answer(path: Path) -> None:
+        try:
+            plain_scores.main(str(path))
+        except Exception as error:
+            raise ParityError(f"a fresh process could not open it: {error}") from error
+
+    monkeypatch.setattr("peftune.export.parity.answer", answer)
+
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 NAMES = ("Mia", "Tom", "Ada", "Leo", "Eva", "Max")
 MOODS = ("good", "bad", "odd")

@@ -144,11 +144,17 @@ def test_debug_is_an_option_of_the_verbs(verb: str, recipe: Path) -> None:
     assert result.exit_code == 1
 
 
-@pytest.mark.parametrize("verb", ["evaluate", "merge"])
-def test_a_folder_without_a_run(verb: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("verb", "message"),
+    [
+        ("evaluate", "{}/recipe.yaml: no such recipe file."),
+        ("merge", "{}: neither a run (recipe.yaml) nor an adapter (adapter_config.json)."),
+    ],
+)
+def test_a_folder_without_a_run(verb: str, message: str, tmp_path: Path) -> None:
     result = invoke(verb, tmp_path / "none")
     assert result.exit_code == 2
-    assert result.stderr == f"error: {tmp_path}/none/recipe.yaml: no such recipe file.\n"
+    assert result.stderr == f"error: {message.format(tmp_path / 'none')}\n"
 
 
 def test_train_hands_recipe_and_launch_to_the_pipeline(

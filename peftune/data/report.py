@@ -98,6 +98,10 @@ class SplitReport:
         }
 
 
-def data_report(reports: Mapping[Split, SplitReport]) -> dict[str, Any]:
-    """The content of data_report.json: what became of each split."""
-    return {split: report.to_dict() for split, report in reports.items()}
+def data_report(
+    reports: Mapping[Split, SplitReport], digests: Mapping[Split, str]
+) -> dict[str, Any]:
+    """The content of data_report.json: what became of each split, and a digest of its encoded rows."""
+    return {
+        split: {**report.to_dict(), "digest": digests[split]} for split, report in reports.items()
+    }

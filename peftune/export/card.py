@@ -2,7 +2,8 @@
 
 import copy
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -13,6 +14,7 @@ from peftune import __version__
 from peftune.embedded import EMBEDDED_PREFIX
 from peftune.environment import NOT_INSTALLED, versions
 from peftune.export.markdown import fenced, number, table
+from peftune.export.serving import usage
 from peftune.model.base import model_location
 from peftune.model.section import ModelSection
 from peftune.objectives import Objective
@@ -29,34 +31,39 @@ LEARNT = {
 LEARNT_OF_TASK = {"text": "all tokens", "chat": "every answer and its end of turn"}
 
 
-def model_card(
-    recipe: Mapping[str, Any],
-    objective: Objective,
-    splits: Mapping[str, Mapping[str, Any]],
-    results: Mapping[str, Any],
-    train_results: Mapping[str, float],
-    license_fields: Mapping[str, Any],
-    selftest: Mapping[str, Any],
-) -> str:
-    """The card's text.
+@dataclass(frozen=True)
+class Told:
+    """What a card is made from: the contents of a run's files; what is not known is empty."""
 
-    `splits`, `results`, `train_results` and `selftest` are the contents of data_report.json,
-    eval_results.json, train_results.json and selftest.json, `license_fields` come from `base_license`;
-    what is not known is empty. Local paths are cut to their last part: a card tells no one's folder
-    names.
-    """
-    shown = without_paths(recipe)
-    base = hub_id(recipe["model"]["model_name_or_path"])
-    dataset = hub_id(recipe["data"]["path"])
-    head = _head(shown, objective, results, base, dataset, license_fields)
+    recipe: Mapping[str, Any]
+    objective: Objective
+    splits: Mapping[str, Mapping[str, Any]]
+    """data_report.json"""
+    results: Mapping[str, Any] = field(default_factory=dict)
+    """eval_results.json"""
+    train_results: Mapping[str, float] = field(default_factory=dict)
+    license_fields: Mapping[str, Any] = field(default_factory=dict)
+    """See `base_license`."""
+    selftest: Mapping[str, Any] = field(default_factory=dict)
+    merge_report: Mapping[str, Any] = field(default_factory=dict)
+    merged: bool = False
+    """Whether the card is the merged model's, and not the adapter's."""
+
+
+def model_card(told: Told) -> str:
+    """The card's text. Local paths are cut to their last part: a card tells no one's folder names."""
+    shown, results = without_paths(told.recipe), told.results
+    base = hub_id(told.recipe["model"]["model_name_or_path"])
+    head = _head(shown, told, base)
     parts = [
         f"---\n{head.to_yaml()}\n---",
-        _opening(shown, base),
-        _usage(shown, objective, results, base),
-        _data(shown, objective, splits),
-        _training(shown, train_results),
-        _evaluation(shown, objective, results),
-        _limits(results, license_fields, selftest),
+        _opening(shown, base, told.merged),
+        usage(shown, told.objective, results.get("labels", []), base, told.merged),
+        _data(shown, told.objective, told.splits),
+        _training(shown, told.train_results),
+        _evaluation(shown, told.objective, results),
+        *([_parity(told.merge_report)] if told.merge_report else []),
+        _limits(results, told.license_fields, told.selftest),
         _versions(),
     ]
     return "\n\n".join(parts) + "\n"
@@ -89,38 +96,35 @@ def without_paths(recipe: Mapping[str, Any]) -> dict[str, Any]:
     shown = copy.deepcopy(dict(recipe))
     shown["output_dir"] = PurePath(shown["output_dir"]).name
     for section, key in (("model", "model_name_or_path"), ("data", "path")):
-        shown[section][key] = _without_folders(shown[section][key])
+        shown[section][key] = without_folders(shown[section][key])
     for key in FILES:
         file = shown["data"][key]
         shown["data"][key] = PurePath(file).name if file else None
     return shown
 
 
-def _without_folders(name: str | None) -> str | None:
+def without_folders(name: str | None) -> str | None:
+    """A place without the folders of this machine; names of the Hub and embedded ones are whole."""
     if name is None or name.startswith(EMBEDDED_PREFIX) or hub_id(name):
         return name
     return PurePath(name).name
 
 
-def _head(
-    shown: Mapping[str, Any],
-    objective: Objective,
-    results: Mapping[str, Any],
-    base: str | None,
-    dataset: str | None,
-    license_fields: Mapping[str, Any],
-) -> ModelCardData:
-    tags = [shown["adapter"]["method"], "peftune", "sft", "transformers"]
+def _head(shown: Mapping[str, Any], told: Told, base: str | None) -> ModelCardData:
+    method = shown["adapter"]["method"]
+    relation = "finetune" if told.merged else "adapter"
+    tags = [method, "peftune", "sft", "transformers"]
+    dataset = hub_id(told.recipe["data"]["path"])
     return ModelCardData(
         base_model=base,
-        base_model_relation="adapter" if base else None,
-        library_name="peft",
-        pipeline_tag=objective.pipeline_tag,
-        tags=[f"base_model:adapter:{base}", *tags] if base else tags,
+        base_model_relation=relation if base else None,
+        library_name="transformers" if told.merged else "peft",
+        pipeline_tag=told.objective.pipeline_tag,
+        tags=[f"base_model:{relation}:{base}", *tags] if base else tags,
         datasets=[dataset] if dataset else None,
         model_name=shown["output_dir"],
-        eval_results=_eval_results(shown["data"], objective, results) or None,
-        **license_fields,
+        eval_results=_eval_results(shown["data"], told.objective, told.results) or None,
+        **told.license_fields,
     )
 
 
@@ -144,7 +148,7 @@ def _eval_results(
     ]
 
 
-def _opening(shown: Mapping[str, Any], base: str | None) -> str:
+def _opening(shown: Mapping[str, Any], base: str | None, merged: bool) -> str:
     name, revision = shown["model"]["model_name_or_path"], shown["model"]["revision"]
     if name.startswith(EMBEDDED_PREFIX):
         place = " (a small model inside the peftune package)"
@@ -152,44 +156,16 @@ def _opening(shown: Mapping[str, Any], base: str | None) -> str:
         place = " (a local folder where this adapter was trained)"
     else:
         place = f" at revision `{revision}`" if revision else ""
+    method = shown["adapter"]["method"]
+    what = (
+        f"`{name}`{place} with a {method} adapter merged into it"
+        if merged
+        else f"A {method} adapter for `{name}`{place}"
+    )
     return (
-        f"# {shown['output_dir']}\n\nA {shown['adapter']['method']} adapter for `{name}`{place}, "
-        f"trained for the task `{shown['task']}` with peftune {__version__}."
+        f"# {shown['output_dir']}\n\n{what}, trained for the task `{shown['task']}` with peftune "
+        f"{__version__}."
     )
-
-
-def _usage(
-    shown: Mapping[str, Any], objective: Objective, results: Mapping[str, Any], base: str | None
-) -> str:
-    code = (
-        "from peft import PeftModel\n"
-        f"from transformers import {objective.auto_class}, AutoTokenizer\n"
-        f"{_base_lines(shown['model'], objective, results.get('labels', []), base)}"
-        'model = PeftModel.from_pretrained(base, "path/to/this/folder")\n'
-        'tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")\n'
-    )
-    parts = ["## Use", fenced(code, "python")]
-    if shown["export"]["merge"]:
-        loading = f'{objective.auto_class}.from_pretrained("path/to/this/folder/merged")'
-        parts.append(f"The folder `merged` holds base and adapter as one model:\n`{loading}`.")
-    if shown["data"]["prompt_template"]:
-        parts += ["Prompt template:", fenced(shown["data"]["prompt_template"] + "\n", "text")]
-    if shown["data"]["chat_template"]:
-        parts.append("The prompt is the user's turn of the tokenizer's chat template.")
-    return "\n\n".join(parts)
-
-
-def _base_lines(
-    model: Mapping[str, Any], objective: Objective, labels: Sequence[str], base: str | None
-) -> str:
-    name, load = model["model_name_or_path"], f"{objective.auto_class}.from_pretrained"
-    head = f", num_labels={len(labels)}" if labels else ""
-    if name.startswith(EMBEDDED_PREFIX):
-        imported = "from peftune.embedded import embedded_path\n\n"
-        return f'{imported}base = {load}(embedded_path("{name}"){head})\n'
-    revision = f', revision="{model["revision"]}"' if model["revision"] else ""
-    place = name if base else f"path/to/{name}"
-    return f'\nbase = {load}("{place}"{revision}{head})\n'
 
 
 def _data(
@@ -203,8 +179,11 @@ def _data(
         learnt = LEARNT_OF_TASK.get(shown["task"], "the completion and its end token")
     counts = ("rows", "dropped", "changed", "tokens")
     counted = table(
-        ("split", *counts),
-        [(name, *(f"{split[count]:,}" for count in counts)) for name, split in splits.items()],
+        ("split", *counts, "digest of the encoded rows"),
+        [
+            (name, *(f"{split[count]:,}" for count in counts), f"`{split['digest']}`")
+            for name, split in splits.items()
+        ],
     )
     accepted = [
         f"- {one['rows']:,} of {one['of']:,} {name} rows: {one['gate']}, "
@@ -265,6 +244,31 @@ def _evaluation(shown: Mapping[str, Any], objective: Objective, results: Mapping
         f"## Evaluation\n\nTest split, {results['examples']:,} rows with "
         f"{results['target_tokens']:,} target tokens. The loss is in nats per target token. "
         f"Scores{how} have 95 % bootstrap intervals over the rows in brackets.\n\n{counted}"
+    )
+
+
+def _parity(report: Mapping[str, Any]) -> str:
+    """How the merged model compares to what was trained."""
+    basis = {
+        "original": "the base model's own weights",
+        "dequantized": "the quantized weights that it was trained on, turned back into plain numbers",
+    }[report["merge_base"]]
+    opening = (
+        f"## Merged model\n\nThe adapter was added in float32 to {basis}, and the sum rounded once to "
+        f"{report['dtype']}."
+    )
+    numbers = report["parity"]
+    if numbers is None:
+        return f"{opening} It was not compared with the trained model."
+    rows = [
+        (name.replace("_", " "), number(value))
+        for name, value in numbers.items()
+        if value is not None
+    ]
+    return (
+        f"{opening} A fresh process without peftune opened it; its scores for rows of the run differ "
+        "from those of training by (largest root mean square of a row, as a share of the spread of all "
+        f"scores):\n\n{table(('', ''), rows)}"
     )
 
 

@@ -7,7 +7,7 @@ adapted layer; that layer's weights are read, merged, rounded once and written, 
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from peftune.errors import ModelError, PeftuneError
+from peftune.errors import ModelError, ParityError, PeftuneError, StorageError
 from peftune.export.adapted import Adapted
 from peftune.export.adapter import CONFIG_FILE, WEIGHTS_FILE
 from peftune.export.pieces import Checkpoint, Piece, Tensors
@@ -47,6 +47,7 @@ def merge(
     files: list[Path],
     out: Path,
     dtype: torch.dtype,
+    finish: Callable[[Path], None],
     quantized: Dequantizer | None = None,
 ) -> None:
     """Write the base model plus the adapter to `out`, which must not exist, as safetensors.
@@ -54,9 +55,14 @@ def merge(
     `skeleton` is the base model on the meta device and `files` hold its weights, which are rounded to
     `dtype` as in training; with `quantized` they are what its bits stand for. Sums are formed in
     float32 and rounded once to `dtype`. Written aside and renamed; a merge that was interrupted goes
-    on with the first file that is not complete. Raises StorageError, ModelError when the adapter does
-    not fit the base, and PeftuneError when the merge changes nothing or leaves the range of `dtype`.
+    on with the first file that is not complete. `finish` may add files to the folder before it gets
+    its name; when it raises a ParityError, the folder gets `.rejected` behind it.
+
+    Raises StorageError, ModelError when the adapter does not fit the base, and PeftuneError when the
+    merge changes nothing or leaves the range of `dtype`.
     """
+    if out.exists():
+        raise StorageError(f"{out} exists; remove it, or give another folder.")
     checkpoint = Checkpoint(skeleton, files)
     adapted = Adapted(skeleton, adapter_folder)
     job = Merge(checkpoint, adapted, dtype, quantized)
@@ -65,9 +71,22 @@ def merge(
     about = {name: file_sha256(adapter_folder / name) for name in (WEIGHTS_FILE, CONFIG_FILE)}
     basis = quantized.described if quantized else "original"
     job.write(aside, {**about, "dtype": str(dtype), "merge_base": basis})
+    try:
+        finish(aside)
+    except ParityError as error:
+        rejected = out.with_name(f"{out.name}.rejected")
+        settle(aside, rejected)
+        raise ParityError(f"The merge is rejected, see {rejected}: {error}.") from error
+    settle(aside, out)
+
+
+def settle(aside: Path, out: Path) -> None:
+    """A complete folder gets its name."""
     for name in (PLAN, CHANGED):
         (aside / name).unlink(missing_ok=True)
     with storing(out, 0):
+        if out.exists():
+            shutil.rmtree(out)
         os.replace(aside, out)
 
 

@@ -11,6 +11,11 @@ class ExportSection(Section):
     merge: bool = True
     """Also write a merged model that loads without peft."""
 
-    merge_base: Literal["original", "dequantized"] = "original"
+    merge_base: Literal["original", "dequantized"] | None = None
     """Weights that a quantized run is merged into: the checkpoint's own, or the quantized ones
-    that the adapter was trained against, turned back into plain numbers."""
+    that the adapter was trained against, turned back into plain numbers. Without it the latter,
+    which compute what was trained."""
+
+    verify: bool = True
+    """Open the merged model in a fresh process without peftune, and reject it when its scores for
+    rows of the run are not those of training."""

@@ -2,19 +2,21 @@
 
 import gc
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import PeftModel
 
-from peftune.artefacts import load_frozen, write_adapter, write_merged, write_tokenizer
+from peftune.artefacts import load_frozen, write_adapter, write_tokenizer
 from peftune.data.collate import Batch
 from peftune.errors import PeftuneError
-from peftune.recipe import Recipe
+from peftune.merging import write_merged
 from peftune.selftest.attention import Scores, own_scores
 from peftune.selftest.check import Finding
 from peftune.selftest.trial import Trial, spread_difference
+from peftune.sources import source_of
 
 WAY_OUT = (
     "what is saved is not what is trained, because a head was resized or untied, or something that "
@@ -62,8 +64,10 @@ def saved_scores(
     trial: Trial, batch: Batch, state: dict[str, torch.Tensor]
 ) -> tuple[Scores, Scores]:
     """What files alone give: the adapter on the weights it is trained on, and the merged model."""
-    context, recipe = trial.context, of_trained_weights(trial.context.recipe)
+    context, recipe = trial.context, trial.context.recipe
     head, quantized = context.prepared.head, recipe.quantization is not None
+    # What is merged here are the weights that the adapter is trained on, whatever is shipped later.
+    source = replace(source_of(recipe, head), dequantized=quantized)
     device = trial.engine.ranks.device if quantized else torch.device("cpu")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -74,16 +78,9 @@ def saved_scores(
         reloaded = scores_of(trial, PeftModel.from_pretrained(base, name), batch, device)
         del base
         gc.collect()
-        write_merged(recipe, head, folder, folder / "merged")
+        write_merged(source, folder, folder / "merged", accept=lambda written: None)
         merged = scores_of(trial, load_merged(trial, folder / "merged"), batch, torch.device("cpu"))
     return reloaded, merged
-
-
-def of_trained_weights(recipe: Recipe) -> Recipe:
-    """The recipe, merging into the weights that the adapter is trained on."""
-    base = "original" if recipe.quantization is None else "dequantized"
-    export = recipe.export.model_copy(update={"merge_base": base})
-    return recipe.model_copy(update={"export": export})
 
 
 def load_merged(trial: Trial, folder: Path) -> Any:

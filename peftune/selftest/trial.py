@@ -11,16 +11,16 @@ from peftune.context import Run
 from peftune.data.collate import Batch
 from peftune.data.rows import EncodedRow, RowTuple
 from peftune.engines.engine import Engine
+from peftune.export.parity import spread
+from peftune.probing import model_scores
+from peftune.sources import rounding_bound
 from peftune.training.loop import Training, named_batch, to_device
-from peftune.training.loss import model_logits
 from peftune.training.randomness import derived_seed
 
 PERTURBATION = 0.05
 """Standard deviation of what is added to each number of the adapter."""
 SEARCHED = 256
 """Rows among which short, long and differently supervised ones are looked for."""
-BOUNDS = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2}
-"""How far scores that should be equal may differ, as a share of their spread, by number format."""
 
 
 @dataclass
@@ -65,13 +65,7 @@ class Trial:
 
     @property
     def bound(self) -> float:
-        """The bound of the least exact number format that a forward pass of this run uses."""
-        recipe = self.context.recipe
-        formats = [recipe.model.dtype, FORMATS[recipe.train.mixed_precision]]
-        section = recipe.quantization
-        if section is not None and section.method != "bnb-int8":
-            formats.append(section.compute_dtype or recipe.model.dtype)
-        return max(BOUNDS[name] for name in formats)
+        return rounding_bound(self.context.recipe)
 
     @cached_property
     def ragged(self) -> list[EncodedRow]:
@@ -90,16 +84,12 @@ class Trial:
         made = named_batch(self.training.batching, [*rows], [*range(len(rows))])
         return to_device(made, self.engine.ranks.device)
 
-    @torch.no_grad()
     def scores(
         self, batch: Batch, model: torch.nn.Module | None = None, padded: bool = False
     ) -> torch.Tensor:
         """The scores of a batch in eval mode, float32 on the CPU, by the engine's model or another."""
-        module = self.engine.module if model is None else model
-        module.eval()
-        with self.engine.autocast():
-            found = model_logits(module, batch, self.training.batching.objective, padded)
-            return found.float().cpu()
+        objective = self.training.batching.objective
+        return model_scores(self.engine, batch, objective, model, padded)
 
     def small_training(self, rows: list[EncodedRow], per_device: int) -> Training:
         """The training on `rows` alone, all in one step."""
@@ -114,21 +104,16 @@ class Trial:
         return replace(self.training, rows=RowTuple(rows), plan=plan)
 
 
-FORMATS = {"no": "float32", "bf16": "bfloat16", "fp16": "float16"}
-
-
 def spread_difference(ours: Sequence[torch.Tensor], theirs: Sequence[torch.Tensor]) -> float:
     """The largest difference of a row, its root mean square, as a share of the spread of all `ours`.
 
-    The spread is their standard deviation, or a tenth of their size where they hardly differ, and at
-    least 0.01. Infinite scores, which stand at padding, must stand at the same places; other shapes
+    Infinite scores, which stand at padding, must stand at the same places; other shapes
     differ infinitely.
     """
     pairs = [*zip(ours, theirs, strict=True)]
     if any(a.shape != b.shape or not torch.equal(a.isfinite(), b.isfinite()) for a, b in pairs):
         return float("inf")
     every = torch.cat([one[one.isfinite()].double() for one in ours])
-    size = every.square().mean().sqrt()
-    scale = torch.maximum(every.std(correction=0), 0.1 * size).clamp(min=0.01)
+    scale = spread(every)
     gaps = [(a - b)[a.isfinite()].double() for a, b in pairs]
     return max(float(gap.square().mean().sqrt() / scale) for gap in gaps)

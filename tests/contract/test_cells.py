@@ -19,16 +19,18 @@ from transformers import OlmoeConfig, OlmoeForCausalLM
 from transformers.models.auto import modeling_auto
 
 from peftune.adapters import attach, saved_form
-from peftune.artefacts import dequantizer_of, load_frozen
+from peftune.artefacts import load_frozen
 from peftune.data.rows import IGNORED, EncodedRow
 from peftune.export.adapter import save_adapter
 from peftune.export.merge import merge
 from peftune.matrix import MATRIX, SETTINGS, Cell, Grid
+from peftune.merging import dequantizer_of
 from peftune.model.base import load_skeleton, weight_files
 from peftune.model.head import Head
 from peftune.model.section import ModelSection
 from peftune.objectives import OBJECTIVES, ObjectiveName
 from peftune.quantization import QuantizationSection
+from peftune.sources import Source
 from peftune.training.loss import learnt, model_logits
 from tests.contract import models
 from tests.contract.cases import LABELS, PAD, Case, Outcome, Tensors, adapted_model, adapter_of, run
@@ -229,9 +231,11 @@ def test_merges(cell: Cell, bases: Any, tmp_path: Path) -> None:
     tensors, saved_config = saved_form(adapter_of(case), fresh, trained(adapted), config)
     save_adapter(tmp_path, saved_config, tensors, case.folder)
     recipe, head = recipe_of(case), head_of(case)
-    quantized = dequantizer_of(recipe, head) if case.quantization else None
+    source = Source(recipe.model, head, 1e-4, recipe.quantization, case.quantization is not None)
     skeleton, files = load_skeleton(recipe.model, head), weight_files(recipe.model)
-    merge(tmp_path, skeleton, files, tmp_path / "merged", torch.float32, quantized)
+    quantized = dequantizer_of(source) if source.dequantized else None
+    out = tmp_path / "merged"
+    merge(tmp_path, skeleton, files, out, torch.float32, lambda folder: None, quantized)
     auto_class = modeling_auto.__dict__[head_of(case).objective.auto_class]
     merged = auto_class.from_pretrained(tmp_path / "merged")
     torch.testing.assert_close(logits(case, merged), logits(case, adapted), rtol=1e-4, atol=1e-5)

@@ -30,4 +30,4 @@ def merge_folders(
         keys = BACKENDS[quantization.method].load_kwargs(quantization, name, False)
         quantized = Dequantizer(skeleton(base, auto_class), keys["quantization_config"])
     files = sorted(base.glob("*.safetensors"))
-    merge(adapter, skeleton(base, auto_class), files, out, dtype, quantized)
+    merge(adapter, skeleton(base, auto_class), files, out, dtype, lambda folder: None, quantized)

@@ -6,7 +6,7 @@ from huggingface_hub import ModelCard
 
 from peftune import __version__
 from peftune.environment import versions
-from peftune.export.card import base_license, model_card
+from peftune.export.card import Told, base_license, model_card
 from peftune.model.section import ModelSection
 from peftune.objectives import OBJECTIVES
 from peftune.recipe import Recipe
@@ -38,16 +38,16 @@ def recipe(recipe_tree):
     return recipe
 
 
-def card_of(recipe, rows, results, train_results=None, license_fields=None, selftest=None):
-    objective = OBJECTIVES["causal"]
+def card_of(recipe, rows, results, train_results=None, license_fields=None, selftest=None, **more):
     splits = {
         split: {"rows": count, "dropped": 3, "changed": 0, "tokens": 9 * count, "accepted": []}
+        | {"digest": f"{split}0123"}
         for split, count in rows.items()
     }
     duplicates = {"gate": "duplicates", "rows": 7, "of": 1203, "left_out": False}
     splits["train"]["accepted"].append(duplicates)
     known = (train_results or {}, license_fields or {}, selftest or {})
-    return model_card(recipe, objective, splits, results, *known)
+    return model_card(Told(recipe, OBJECTIVES["causal"], splits, results, *known, **more))
 
 
 def head_of(card):

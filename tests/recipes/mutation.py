@@ -188,7 +188,9 @@ def _data(recipe: Recipe) -> str:
         prepared.end_ids,
         prepared.forced_first_token,
     ]
-    return f"{digest.hexdigest()} {rest} {json.dumps(data_report(prepared.reports))}"
+    return (
+        f"{digest.hexdigest()} {rest} {json.dumps(data_report(prepared.reports, prepared.stores))}"
+    )
 
 
 def _plan(recipe: Recipe) -> list[Any]:

@@ -15,13 +15,15 @@ from safetensors.torch import load_file
 from transformers import AutoTokenizer
 from transformers.models.auto import modeling_auto
 
-from peftune.artefacts import load_frozen, merge_run
+from peftune.artefacts import load_frozen
 from peftune.cli import report_errors, train_recipe
 from peftune.compatibility import check_recipe
 from peftune.engines.launch import Launch
+from peftune.merging import merge_proven
 from peftune.objectives import OBJECTIVES
 from peftune.preparation import prepare_data
 from peftune.recipe import Recipe, load_recipe
+from peftune.sources import source_of_run
 from peftune.tasks import TASKS
 from tests.conftest import REPOSITORY
 from tests.reading import recorded_reads
@@ -165,10 +167,7 @@ def both_logits(run: Path, base: Path) -> tuple[torch.Tensor, torch.Tensor]:
 
 def both_quantized_logits(recipe: Recipe, run: Path) -> tuple[torch.Tensor, torch.Tensor]:
     """Of the adapter on the quantized base, and of its merge into the dequantized one."""
-    dequantized = recipe.model_copy(
-        update={"export": recipe.export.model_copy(update={"merge_base": "dequantized"})}
-    )
-    merge_run(dequantized, run, run / "dequantized")
+    merge_proven(source_of_run(recipe, run), run, run / "dequantized")
     frozen, _ = load_frozen(recipe, prepare_data(recipe).head, "cpu", sharded=False)
     adapted = PeftModel.from_pretrained(frozen, str(run))
     merged = auto_class_of(run).from_pretrained(run / "dequantized")

@@ -10,11 +10,12 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer, processors
 from transformers import PreTrainedTokenizerFast, RobertaConfig, RobertaForMaskedLM, pipeline
 
-from peftune.artefacts import merge_run
 from peftune.cli import report_errors, train_recipe
 from peftune.engines.launch import read_launch
+from peftune.merging import merge_proven
 from peftune.pipeline import evaluate_run
 from peftune.recipe import load_recipe
+from peftune.sources import source_of_run
 from tests.conftest import SIZES, asked_rows, write_recipe
 from tests.tasks.test_models import reloaded_logits, scores, trained
 
@@ -131,7 +132,8 @@ def test_a_finished_run_is_measured_again(
     (run / "eval_results.json").unlink()
     evaluate_run(load_recipe(run / "recipe.yaml"), read_launch({}), run)
     assert scores(run) == before
-    merge_run(load_recipe(run / "recipe.yaml"), run, tmp_path / "merged")
+    source = source_of_run(load_recipe(run / "recipe.yaml"), run)
+    merge_proven(source, run, tmp_path / "merged")
     again, first = (
         load_file(folder / "model.safetensors") for folder in (tmp_path / "merged", run / "merged")
     )

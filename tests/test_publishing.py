@@ -1,0 +1,160 @@
+"""A run's adapter and merged model as folders that are given away, and a run made again from its card."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file, save_file
+
+from peftune.cli import report_errors, train_recipe
+from peftune.engines.launch import read_launch
+from peftune.errors import ExportError, ParityError, RecipeError, ReproductionError
+from peftune.export.package import refuse_leaks
+from peftune.publishing import export_run
+from peftune.reproducing import reproduce, verdict
+from tests.conftest import write_recipe
+
+FILES = {"README.md", "generation_config.json", "tokenizer.json", "tokenizer_config.json"}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, module_tree: dict[str, Any]) -> Path:
+    """A run with adapter and merged model, which tests copy before they change it."""
+    folder = tmp_path_factory.mktemp("finished")
+    tree = module_tree | {"output_dir": str(folder / "run"), "export": {"verify": False}}
+    assert report_errors(True, train_recipe, str(write_recipe(folder, tree)), []) == 0
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def module_tree(model_folder: Path, data_folder: Path) -> dict[str, Any]:
+    return {
+        "task": "summarize",
+        "output_dir": "",
+        "seed": 3,
+        "model": {"model_name_or_path": str(model_folder), "dtype": "float32"},
+        "data": {
+            "path": str(data_folder),
+            "columns": {"completion": "summary"},
+            "prompt_template": "{dialogue}\nSummary:",
+            "max_length": 160,
+        },
+        "adapter": {"method": "lora", "r": 4},
+        "train": {"global_batch_size": 8, "max_steps": 6, "learning_rate": 1.0e-2},
+        "evaluation": {"max_new_tokens": 4},
+    }
+
+
+@pytest.fixture
+def run(finished: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(finished, tmp_path / "run"))
+
+
+def give(run: Path, to: Path | str, merged: bool = False) -> list[str]:
+    said: list[str] = []
+    export_run(run, str(to), merged, False, [], said.append)
+    return said
+
+
+def test_an_adapter_is_given_away(run: Path, model_folder: Path, tmp_path: Path) -> None:
+    assert give(run, tmp_path / "out") == [str(tmp_path / "out")]
+    out = tmp_path / "out"
+    weights = {"adapter_model.safetensors", "adapter_config.json"}
+    assert {path.name for path in out.iterdir()} == FILES | weights
+    config = json.loads((out / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == model_folder.name
+    everything = "".join(path.read_text(errors="replace") for path in out.iterdir())
+    assert str(tmp_path) not in everything and str(model_folder.parent) not in everything
+
+
+def test_a_merged_model_is_given_away(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=r"was not compared with what was trained"):
+        give(run, tmp_path / "out", merged=True)
+    report = json.loads((run / "merged" / "merge_report.json").read_text())
+    (run / "merged" / "merge_report.json").write_text(json.dumps(report | {"accepted": True}))
+    give(run, tmp_path / "out", merged=True)
+    assert {path.name for path in (tmp_path / "out").iterdir()} == FILES | {
+        "config.json",
+        "model.safetensors",
+    }
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert yaml.safe_load(card.split("---\n")[1])["library_name"] == "transformers"
+    assert 'AutoModelForCausalLM.from_pretrained("path/to/this/folder")' in card
+    assert 'TEMPLATE """{{ .Prompt }}\nSummary:"""' in card
+
+
+def test_what_computes_something_else_is_not_given_away(run: Path, tmp_path: Path) -> None:
+    file = run / "adapter_model.safetensors"
+    save_file({name: one * 1.5 for name, one in load_file(file).items()}, file)
+    with pytest.raises(ParityError, match=r"^scores differ by"):
+        give(run, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_is_there_is_left_alone(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    with pytest.raises(ExportError, match=r"^--to: .*out exists"):
+        give(run, tmp_path / "out")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_folders_and_secrets_of_this_machine_are_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"from": f"{tmp_path}/base"}))
+    with pytest.raises(ExportError, match=rf"^config.json names {tmp_path}, a folder"):
+        refuse_leaks(tmp_path, [tmp_path])
+    (tmp_path / "config.json").write_text(json.dumps({"key": "hf_abcdefgh"}))
+    refuse_leaks(tmp_path, [tmp_path])
+    monkeypatch.setenv("MY_TOKEN", "hf_abcdefgh")
+    with pytest.raises(ExportError, match=r"^config.json holds the secret of MY_TOKEN") as caught:
+        refuse_leaks(tmp_path, [tmp_path])
+    assert "hf_abcdefgh" not in str(caught.value)
+
+
+def places(model_folder: Path, data_folder: Path) -> list[str]:
+    return [f"model.model_name_or_path={model_folder}", f"data.path={data_folder}"]
+
+
+def test_a_run_is_reproduced_from_its_card(
+    run: Path, model_folder: Path, data_folder: Path, tmp_path: Path
+) -> None:
+    """The card has no folders of the machine it was written on, so they are given again."""
+    give(run, tmp_path / "out")
+    again = tmp_path / "again"
+    reproduce(str(tmp_path / "out"), again, places(model_folder, data_folder), read_launch({}))
+    found = json.loads((again / "reproduction.json").read_text())
+    assert found["adapter"] is True and set(found["rows"].values()) == {True}
+    assert {"rougeL", "loss"} <= found["results"].keys()
+    assert {one["verdict"] for one in found["results"].values()} == {"same"}
+    ours, theirs = (load_file(one / "adapter_model.safetensors") for one in (run, again))
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_other_results_are_an_error(
+    run: Path, model_folder: Path, data_folder: Path, tmp_path: Path
+) -> None:
+    more = [*places(model_folder, data_folder), "train.learning_rate=1e-4", "export.merge=false"]
+    more.append("selftest.full=false")
+    with pytest.raises(ReproductionError, match=r"does not have the card's .*loss.*: see above"):
+        reproduce(str(run), tmp_path / "again", more, read_launch({}))
+
+
+def test_cards_of_others_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"has no README.md; give a run"):
+        reproduce(str(tmp_path), tmp_path / "again", [], read_launch({}))
+    (tmp_path / "README.md").write_text("---\nlicense: mit\n---\n")
+    with pytest.raises(RecipeError, match=r"its README.md holds no recipe"):
+        reproduce(str(tmp_path), tmp_path / "again", [], read_launch({}))
+
+
+def test_a_value_within_the_interval_of_the_new_one_counts() -> None:
+    measured = {"value": 0.5, "low": 0.4, "high": 0.6}
+    assert verdict(0.5000001, measured)["verdict"] == "same"
+    assert verdict(0.45, measured)["verdict"] == "within its interval"
+    assert verdict(0.3, measured)["verdict"] == "differs"
+    assert verdict(1.0, 1.1)["verdict"] == "differs"
