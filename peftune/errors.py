@@ -53,6 +53,10 @@ class ParityError(PeftuneError):
         """The numbers, where both could be computed."""
 
 
+class HubError(PeftuneError):
+    """The Hugging Face Hub could not be reached, or refused or garbled something."""
+
+
 class Interrupted(PeftuneError):
     """Training was asked to stop and can go on later; schedulers requeue on this exit code."""
 
