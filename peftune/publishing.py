@@ -47,16 +47,14 @@ def export_run(
         refuse_leaks(folder, [run.absolute(), *bases])
         accept = acceptance(source, run, merged)
         if isinstance(place, HubTarget):
-            say(
-                publish(
-                    folder,
-                    place.repo_id,
-                    private=not public,
-                    message=f"peftune: {run.name}",
-                    accept=accept,
-                    say=say,
-                    resume_command=command(run, target, merged, public),
-                )
+            publish(
+                folder,
+                place.repo_id,
+                private=not public,
+                message=f"peftune: {run.name}",
+                accept=accept,
+                say=say,
+                resume_command=command(run, target, merged, public),
             )
             return
         accept(folder)

@@ -12,11 +12,14 @@ from safetensors.torch import load_file, save_file
 
 from peftune.cli import report_errors, train_recipe
 from peftune.engines.launch import read_launch
-from peftune.errors import ExportError, ParityError, RecipeError, ReproductionError
+from peftune.errors import ExportError, HubError, ParityError, RecipeError, ReproductionError
 from peftune.export.package import refuse_leaks
 from peftune.publishing import export_run
 from peftune.reproducing import reproduce, verdict
 from tests.conftest import write_recipe
+from tests.hub.conftest import TOKEN, digests, published
+from tests.hub.conftest import hub as hub
+from tests.hub.server import HubServer
 
 FILES = {"README.md", "generation_config.json", "tokenizer.json", "tokenizer_config.json"}
 
@@ -133,6 +136,37 @@ def test_a_run_is_reproduced_from_its_card(
     assert {one["verdict"] for one in found["results"].values()} == {"same"}
     ours, theirs = (load_file(one / "adapter_model.safetensors") for one in (run, again))
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_the_hub_has_what_was_verified_and_reproduces_it(
+    hub: HubServer,
+    run: Path,
+    model_folder: Path,
+    data_folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    said = give(run, "hub:me/talk")
+    assert said[-1].startswith("Published: ") and hub.repository("me/talk").private
+    sent = published(hub, "me/talk")
+    assert sent.keys() == FILES | {"adapter_model.safetensors", "adapter_config.json"}
+    assert sent["adapter_model.safetensors"] == (run / "adapter_model.safetensors").read_bytes()
+    again = tmp_path / "again"
+    more = [*places(model_folder, data_folder), "export.merge=false"]
+    reproduce("hub:me/talk", again, more, read_launch({}))
+    found = json.loads((again / "reproduction.json").read_text())
+    assert {one["verdict"] for one in found["results"].values()} == {"same"}
+    assert set(found["rows"].values()) == {True}
+    assert TOKEN not in "".join([*said, *capsys.readouterr()])
+
+
+def test_a_hub_that_refuses_leaves_the_run_whole(hub: HubServer, run: Path, tmp_path: Path) -> None:
+    before = digests(run)
+    with pytest.raises(
+        HubError, match=rf"Continue with: peftune export {run} --to hub:other/talk$"
+    ):
+        give(run, "hub:other/talk")
+    assert digests(run) == before
 
 
 def test_other_results_are_an_error(

@@ -260,11 +260,8 @@ def _parity(report: Mapping[str, Any]) -> str:
     numbers = report["parity"]
     if numbers is None:
         return f"{opening} It was not compared with the trained model."
-    rows = [
-        (name.replace("_", " "), number(value))
-        for name, value in numbers.items()
-        if value is not None
-    ]
+    known = {name: value for name, value in numbers.items() if value is not None}
+    rows = [(name.replace("_", " "), f"{value:.3g}") for name, value in known.items()]
     return (
         f"{opening} A fresh process without peftune opened it; its scores for rows of the run differ "
         "from those of training by (largest root mean square of a row, as a share of the spread of all "

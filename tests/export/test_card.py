@@ -235,6 +235,55 @@ def test_versions_are_those_of_this_installation(recipe):
     assert f"peft {versions()['peft']}" in part
 
 
+MERGE_REPORT = {
+    "merge_base": "dequantized",
+    "dtype": "bfloat16",
+    "parity": {"difference": 0.00123, "kl": None, "places": 64},
+}
+
+
+def test_how_the_merged_model_compares(recipe):
+    part = section_of(card_of(recipe(), ROWS, RESULTS, merge_report=MERGE_REPORT), "Merged model")
+    assert "to the quantized weights that it was trained on" in part and "to bfloat16" in part
+    assert "| difference | 0.00123 |" in part and "| places | 64 |" in part and "kl" not in part
+    unproven = MERGE_REPORT | {"parity": None}
+    part = section_of(card_of(recipe(), ROWS, RESULTS, merge_report=unproven), "Merged model")
+    assert "It was not compared with the trained model." in part
+    assert "## Merged model" not in card_of(recipe(), ROWS, RESULTS)
+
+
+def test_a_merged_model_is_a_finetune_that_needs_no_peft(recipe):
+    card = card_of(recipe(), ROWS, RESULTS, merged=True)
+    data = ModelCard(card).data
+    assert (data.base_model_relation, data.to_dict()["library_name"]) == (
+        "finetune",
+        "transformers",
+    )
+    assert "PeftModel" not in card and "with a lora adapter merged into it" in card
+    assert "vllm serve path/to/this/folder --served-model-name talk\n" in card
+
+
+@pytest.mark.parametrize(
+    ("keys", "line"),
+    [
+        ({"r": 12}, "vllm serve some/base --enable-lora --max-lora-rank 16 --lora-modules talk="),
+        ({"r": 600}, None),
+        ({"method": "dora"}, None),
+        ({"modules_to_save": ["lm_head"]}, None),
+    ],
+)
+def test_vllm_serves_plain_lora_beside_its_base(recipe, keys, line):
+    use = section_of(card_of(recipe(adapter={"method": "lora", **keys}), ROWS, RESULTS), "Use")
+    assert line in use if line else "vllm" not in use
+
+
+def test_a_template_of_one_field_is_ollamas(recipe):
+    use = section_of(card_of(recipe(), ROWS, RESULTS, merged=True), "Use")
+    assert 'FROM .\nPARAMETER temperature 0\nTEMPLATE """{{ .Prompt }}\nSummary:"""' in use
+    two = recipe(data={"path": "some/talks", "prompt_template": "{context} {question}"})
+    assert "TEMPLATE" not in section_of(card_of(two, ROWS, RESULTS, merged=True), "Use")
+
+
 @pytest.mark.parametrize(
     ("readme", "known"),
     [
