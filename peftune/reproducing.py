@@ -3,7 +3,7 @@
 import re
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
-from peftune.compatibility import check_recipe
+from peftune.compatibility import RUN_MARK, check_recipe
 from peftune.engines.launch import Launch
 from peftune.errors import RecipeError, ReproductionError
 from peftune.export.adapter import WEIGHTS_FILE
@@ -70,7 +70,11 @@ def stated(target: str) -> Stated:
     """What is known of a run by its folder or its model on the Hub. Raises RecipeError, HubError."""
     place = parse_target(target)
     if not isinstance(place, HubTarget):
-        return read_card(place, target)
+        card = read_card(place, target)
+        if not (place / RUN_MARK).is_file():
+            return card
+        # The run's own recipe still has the folders that the card does not tell.
+        return replace(card, recipe=load_recipe(place / RUN_MARK).model_dump(mode="json"))
     with tempfile.TemporaryDirectory() as cache:
         return read_card(fetch(place.repo_id, place.revision, Path(cache), [CARD]), target)
 
