@@ -65,7 +65,9 @@ def launches(node: str) -> list[str]:
 NEEDS_TWO_GPU_NODES = launches("10.0.0.1")
 TWO_CPU_NODES = launches("127.0.0.1")
 MAKE = [line for line in commands() if line.startswith("make ")]
-AFTER_A_RUN = [line for line in commands() if re.match("peftune (evaluate|merge|export|reproduce) ", line)]
+AFTER_A_RUN = [
+    line for line in commands() if re.match("peftune (evaluate|merge|export|reproduce) ", line)
+]
 LAUNCHED_SELFTEST = [line for line in commands() if "--selftest" in line]
 TRAINING = [
     line

@@ -101,7 +101,9 @@ class SplitReport:
 def data_report(
     reports: Mapping[Split, SplitReport], digests: Mapping[Split, str]
 ) -> dict[str, Any]:
-    """The content of data_report.json: what became of each split, and a digest of its encoded rows."""
+    """The content of data_report.json: what became of each split, and a digest of its encoded rows, or
+    of the training rows that it was cut out of."""
     return {
-        split: {**report.to_dict(), "digest": digests[split]} for split, report in reports.items()
+        split: {**report.to_dict(), "digest": digests.get(split, digests["train"])}
+        for split, report in reports.items()
     }
