@@ -11,6 +11,7 @@ from tests.conftest import REPOSITORY
 from tests.launching import environment
 
 
+@pytest.mark.thorough
 def test_preparation_is_measured(model_folder: Path, tmp_path: Path) -> None:
     said = run("prepare.py", tmp_path, "--model", str(model_folder), "--rows", "40")
     found = [json.loads(line) for line in said.splitlines()]

@@ -63,6 +63,7 @@ def opened(run: Path, base: str) -> dict[str, Any]:
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "overrides",
     [
@@ -115,6 +116,7 @@ def test_the_resolved_recipe_repeats_the_run(tmp_path: Path, recipe_tree: dict[s
     assert predictions[0] == predictions[1]
 
 
+@pytest.mark.thorough
 def test_the_best_adapter_is_the_one_that_stays(
     tmp_path: Path, recipe_tree: dict[str, Any], data_folder: Path
 ) -> None:

@@ -204,6 +204,7 @@ def test_training_commands_run(command: str, small_checkout: Path) -> None:
     assert json.loads((run / "environment.json").read_text())["world_size"] == processes
 
 
+@pytest.mark.thorough
 def test_the_self_test_under_a_launcher(small_checkout: Path) -> None:
     """Every check that the README lists for a decoder passes on two ranks; nothing is written."""
     [command] = LAUNCHED_SELFTEST

@@ -12,8 +12,8 @@ from peftune.cli import report_errors, train_recipe
 from peftune.preparation import preview_recipe, report_data
 from peftune.recipe import load_recipe
 
-# Written, labelled and spoken rows; the others are of these kinds, or take longer.
-QUICK = ("summarization_dialogsum", "classification_sst2", "chat_instruct")
+# Labelled and spoken rows; the others are of these kinds, or take longer.
+QUICK = ("classification_sst2", "chat_instruct")
 RECIPES = [
     pytest.param(file, marks=() if file.stem in QUICK else pytest.mark.thorough, id=file.stem)
     for file in sorted((Path(__file__).parent / "real").glob("*.yaml"))

@@ -62,6 +62,7 @@ def test_more_rows(recipe: Path) -> None:
     assert report["train"]["rows"] == 13
 
 
+@pytest.mark.thorough
 def test_another_tokenizer(recipe: Path) -> None:
     report_data(load_recipe(recipe))
     file = recipe.parent / "model" / "tokenizer_config.json"
@@ -69,6 +70,7 @@ def test_another_tokenizer(recipe: Path) -> None:
     assert prepared_again(recipe)[1]
 
 
+@pytest.mark.thorough
 def test_another_key(recipe: Path) -> None:
     report_data(load_recipe(recipe))
     tree = yaml.safe_load(recipe.read_text())

@@ -7,6 +7,8 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.checkpoint.killing import differing
 from tests.checkpoint.processes import start
 from tests.conftest import write_recipe
@@ -30,6 +32,7 @@ LAYOUTS: tuple[tuple[int, dict[str, str]], ...] = (
 """Ranks, and what a launcher would say."""
 
 
+@pytest.mark.thorough
 def test_each_step_in_another_layout(recipe_tree: dict[str, Any], tmp_path: Path) -> None:
     """The hours are over after each step; the last start has time for the rest."""
     recipe_tree["train"] |= {"max_steps": 8, "eval_steps": 2, "load_best_model_at_end": True}

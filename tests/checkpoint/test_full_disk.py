@@ -68,6 +68,7 @@ def test_a_checkpoint(recipe: Path, whole: Path, tmp_path: Path) -> None:
     goes_on(recipe, started.run, whole)
 
 
+@pytest.mark.thorough
 def test_the_log_of_metrics(recipe: Path, tmp_path: Path) -> None:
     """It grows beyond the log of this test, which has the same limit."""
     overrides = ["train.max_steps=110", "train.eval_steps=110", "train.save_steps=100"]

@@ -52,7 +52,7 @@ def test_one_rank(name: str, recipe: Path, tmp_path: Path) -> None:
     assert steps_of(run) == int(step)
 
 
-@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize("victim", [pytest.param(0, marks=pytest.mark.thorough), 1])
 def test_two_ranks_whichever_is_asked(victim: int, recipe: Path, tmp_path: Path) -> None:
     """Both end with the code, in the step they are in or the next, and the run goes on exactly."""
     run, overrides = tmp_path / "run", ["train.max_steps=60", "train.eval_steps=20"]

@@ -116,6 +116,7 @@ def test_every_digit_is_a_token(tokenizer: Any) -> None:
     ]
 
 
+@pytest.mark.thorough
 def test_the_script_makes_the_shipped_tokenizer(tokenizer: Any) -> None:
     made = pretrain.train_tokenizer()
     assert made.get_vocab() == tokenizer.get_vocab()

@@ -177,6 +177,7 @@ def test_the_text_of_the_data_sets_survives_the_tokenizer(tokenizer: Any) -> Non
     assert max(map(len, encoded)) < tokenizer.model_max_length / 2
 
 
+@pytest.mark.thorough
 def test_the_corpus_shows_no_text_of_the_data_sets(shipped: Shipped) -> None:
     """A test row may come up in no document, be it alone or as one line among several."""
     kept_out = {normalized(text) for text in texts_of_the_data_sets()}
@@ -214,6 +215,7 @@ def test_the_corpus_has_no_held_out_wording_and_no_held_out_pair() -> None:
     assert not any(map(make_phrases.is_held_out, draws))
 
 
+@pytest.mark.thorough
 def test_the_script_makes_the_shipped_tokenizer_and_shapes(
     shipped: Shipped, model: Any, tokenizer: Any
 ) -> None:

@@ -45,7 +45,7 @@ except TrainingError:
 """
 
 
-@pytest.mark.parametrize("ending", ["end", "error"])
+@pytest.mark.parametrize("ending", [pytest.param("end", marks=pytest.mark.thorough), "error"])
 def test_the_group_outlives_the_engine(ending: str, tmp_path: Path) -> None:
     """An engine that goes after its group can wait forever for a thread of the group."""
     port = str(free_port())

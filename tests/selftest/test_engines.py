@@ -10,9 +10,8 @@ from tests.conftest import REPOSITORY, write_recipe
 from tests.launching import environment, free_port, launch_command
 
 
-@pytest.mark.parametrize(
-    "layout", ["cpu_zero3", pytest.param("cpu_fsdp2", marks=pytest.mark.thorough)]
-)
+@pytest.mark.thorough
+@pytest.mark.parametrize("layout", ["cpu_zero3", "cpu_fsdp2"])
 def test_a_training_after_the_self_test_is_the_same_training(
     layout: str, tmp_path: Path, recipe_tree: dict[str, Any]
 ) -> None:

@@ -34,7 +34,11 @@ TEXTS = [
 ]
 QUANTIZED = ("bnb-nf4", pytest.param("bnb-int8", marks=pytest.mark.thorough))
 WRITING = ("qa", "summarize", "translate", "instruct")
-LABELS = [(kind, model) for kind in KINDS for model in CLASS_OF]
+LABELS = [
+    pytest.param(kind, model, marks=pytest.mark.thorough if model == "bart" else ())
+    for kind in KINDS
+    for model in CLASS_OF
+]
 REFUSED = [
     (task.name, model)
     for task in TASKS.values()
@@ -146,7 +150,13 @@ def both_ends(outputs: Any) -> torch.Tensor:
     return torch.stack((outputs.start_logits, outputs.end_logits))
 
 
-@pytest.mark.parametrize(("task", "model"), TEXTS)
+@pytest.mark.parametrize(
+    ("task", "model"),
+    [
+        pytest.param(task, model, marks=pytest.mark.thorough if model == "bart" else ())
+        for task, model in TEXTS
+    ],
+)
 def test_text_is_learnt(
     task: str, model: str, models: dict[str, Path], folders: dict[str, Path], tmp_path: Path
 ) -> None:
