@@ -47,7 +47,7 @@ RECIPE = {
         "load_best_model_at_end": True,
     },
     "evaluation": {"max_new_tokens": 4},
-    "export": {"merge": False},
+    "export": {"merge": False, "verify": False},
 }
 
 

@@ -46,7 +46,7 @@ def recipe(folder: Path, model: str, data: Path, **train: Any) -> Path:
         "data": {"train": str(data), "accept": {"duplicates": 1.0}},
         "adapter": {"method": "lora", "r": train.pop("r", 8)},
         "train": {"per_device_train_batch_size": 2, "global_batch_size": 2, **train},
-        "export": {"merge": False},
+        "export": {"merge": False, "verify": False},
     }
     file = folder / "recipe.yaml"
     file.write_text(yaml.safe_dump(tree), encoding="utf-8")

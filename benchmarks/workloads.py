@@ -173,7 +173,7 @@ def recipe(workload: Workload, folder: Path, steps: int, options: dict[str, Any]
             "learning_rate": 1.0e-4,
             "lr_scheduler_type": "constant",
         },
-        "export": {"merge": False},
+        "export": {"merge": False, "verify": False},
     }
     for section, values in options.items():
         tree[section] = {**tree.get(section, {}), **values}

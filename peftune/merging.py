@@ -104,7 +104,8 @@ def opened_adapter(source: Source, folder: Path) -> Opened:
 
 
 def merge_proven(source: Source, folder: Path, out: Path, verify: bool = True) -> None:
-    """The merged model of an adapter at `out`, with a report of how it compares to what was trained.
+    """The merged model of an adapter at `out`, with a report of how it and the adapter's own files
+    compare to what was trained.
 
     The rows are those that the run kept, or drawn ones where there is no run. Raises ParityError when
     the merged model's scores are others, which leaves it at `out` with `.rejected` behind it.
@@ -177,13 +178,15 @@ def reported(
         if probe is None:
             write_json(aside / REPORT, {**about, "accepted": None, "parity": None})
             return
+        opened = {opened_merged(source, aside): bound, opened_adapter(source, folder): source.bound}
         try:
-            parity = prove(probe, opened_merged(source, aside), bound, source.chooses)
+            merged, adapter = prove(probe, opened, source.chooses)
         except ParityError as error:
             numbers = asdict(error.parity) if error.parity else str(error)
             write_json(aside / REPORT, {**about, "accepted": False, "parity": numbers})
             raise
-        write_json(aside / REPORT, {**about, "accepted": True, "parity": asdict(parity)})
+        found = {"parity": asdict(merged), "adapter_parity": asdict(adapter)}
+        write_json(aside / REPORT, {**about, "accepted": True, **found})
 
     return accept
 
@@ -198,7 +201,7 @@ def probe_of(source: Source, folder: Path) -> Probe:
     if (folder / PROBE).is_file():
         return Probe.load(folder / PROBE)
     inputs, places = drawn_inputs(source)
-    found = plain_scores(opened_adapter(source, folder), {**inputs, **places})
+    (found,) = plain_scores([opened_adapter(source, folder)], {**inputs, **places})
     return Probe(inputs, places, found["adapted"], found["base"])
 
 

@@ -87,8 +87,11 @@ def acceptance(source: Source, run: Path, merged: bool) -> Callable[[Path], None
     probe = probe_of(source, run)
 
     def accept(folder: Path) -> None:
-        how = opened_merged(source, folder) if merged else opened_adapter(source, folder)
-        prove(probe, how, merge_bound(source) if merged else source.bound, source.chooses)
+        if merged:
+            opened = {opened_merged(source, folder): merge_bound(source)}
+        else:
+            opened = {opened_adapter(source, folder): source.bound}
+        prove(probe, opened, source.chooses)
 
     return accept
 

@@ -12,10 +12,10 @@ from peftune.context import Run
 from peftune.engines.engine import Engine
 from peftune.evaluation.evaluate import Measurement
 from peftune.export.card import Told, base_license, model_card
-from peftune.export.parity import PROBE
+from peftune.export.parity import PROBE, Probe, prove
 from peftune.fitting import TRAIN_RESULTS
 from peftune.measurement import EVAL_RESULTS, measure
-from peftune.merging import REPORT, merge_proven
+from peftune.merging import REPORT, merge_proven, opened_adapter
 from peftune.objectives import Objective
 from peftune.probing import Probing
 from peftune.recipe import Recipe
@@ -59,8 +59,7 @@ def merge_and_describe(context: Run, reporter: Reporter) -> None:
         trained, scores = (
             read_json(context.folder / name) for name in (TRAIN_RESULTS, EVAL_RESULTS)
         )
-        if context.recipe.export.merge:
-            merge_run(context)
+        prove_and_merge(context)
         write_card(context.recipe, context.folder, context.prepared.objective, context.folder)
         write_json(context.folder / FINISHED, {**trained, **scores})
         for path in sorted(context.folder.iterdir()):
@@ -68,12 +67,17 @@ def merge_and_describe(context: Run, reporter: Reporter) -> None:
     context.ranks.wait()
 
 
-def merge_run(context: Run) -> None:
-    """The merged model in the run's folder, where one may be of before an interruption."""
-    out = context.folder / MERGED
-    shutil.rmtree(out, ignore_errors=True)
-    source = source_of(context.recipe, context.prepared.head)
-    merge_proven(source, context.folder, out, context.recipe.export.verify)
+def prove_and_merge(context: Run) -> None:
+    """The adapter's files opened as others will, and the merged model in the run's folder, where one
+    may be of before an interruption."""
+    recipe, folder = context.recipe, context.folder
+    source = source_of(recipe, context.prepared.head)
+    if recipe.export.merge:
+        shutil.rmtree(folder / MERGED, ignore_errors=True)
+        merge_proven(source, folder, folder / MERGED, recipe.export.verify)
+    elif recipe.export.verify:
+        opened = {opened_adapter(source, folder): source.bound}
+        prove(Probe.load(folder / PROBE), opened, source.chooses)
 
 
 def write_card(

@@ -14,8 +14,12 @@ from peftune.cli import report_errors, train_recipe
 from peftune.engines.launch import read_launch
 from peftune.errors import ExportError, HubError, ParityError, RecipeError, ReproductionError
 from peftune.export.package import refuse_leaks
+from peftune.export.parity import Probe, prove
+from peftune.merging import opened_adapter
 from peftune.publishing import export_run
+from peftune.recipe import load_recipe
 from peftune.reproducing import reproduce, verdict
+from peftune.sources import source_of_run
 from tests.conftest import write_recipe
 from tests.hub.conftest import TOKEN, digests, published
 from tests.hub.conftest import hub as hub
@@ -47,7 +51,7 @@ def module_tree(model_folder: Path, data_folder: Path) -> dict[str, Any]:
             "max_length": 160,
         },
         "adapter": {"method": "lora", "r": 4},
-        "train": {"global_batch_size": 8, "max_steps": 6, "learning_rate": 1.0e-2},
+        "train": {"global_batch_size": 8, "max_steps": 6, "save_steps": 6, "learning_rate": 1.0e-2},
         "evaluation": {"max_new_tokens": 4},
     }
 
@@ -93,9 +97,16 @@ def test_a_merged_model_is_given_away(run: Path, tmp_path: Path) -> None:
 def test_what_computes_something_else_is_not_given_away(run: Path, tmp_path: Path) -> None:
     file = run / "adapter_model.safetensors"
     save_file({name: one * 1.5 for name, one in load_file(file).items()}, file)
-    with pytest.raises(ParityError, match=r"^scores differ by"):
+    with pytest.raises(ParityError, match=r"^the adapter's scores differ by"):
         give(run, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_checkpoint_is_an_adapter_that_plain_peft_loads(run: Path) -> None:
+    source = source_of_run(load_recipe(run / "recipe.yaml"), run)
+    probe = Probe.load(run / "probe.safetensors")
+    (parity,) = prove(probe, {opened_adapter(source, run / "checkpoint-6"): 1e-4}, chooses=True)
+    assert parity.difference < 1e-5 < parity.adapter_effect
 
 
 def test_a_folder_that_is_there_is_left_alone(run: Path, tmp_path: Path) -> None:
@@ -171,7 +182,7 @@ def test_a_hub_that_refuses_leaves_the_run_whole(hub: HubServer, run: Path, tmp_
 
 def test_other_results_are_an_error(run: Path, tmp_path: Path) -> None:
     """A run that is still here knows its folders itself."""
-    more = ["train.learning_rate=1e-4", "export={merge: false}"]
+    more = ["train.learning_rate=1e-4", "export={merge: false, verify: false}"]
     with pytest.raises(ReproductionError, match=r"does not have the card's .*loss.*: see above"):
         reproduce(str(run), tmp_path / "again", more, read_launch({}))
 

@@ -8,7 +8,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -58,7 +58,7 @@ class Probe:
         return Probe(inputs, places, found["adapted"], found["base"])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Opened:
     """How a fresh process opens an artefact."""
 
@@ -152,19 +152,21 @@ def spread(scores: torch.Tensor) -> torch.Tensor:
     return torch.maximum(scores.std(correction=0), 0.1 * size).clamp(min=0.01)
 
 
-def plain_scores(how: Opened, inputs: Mapping[str, torch.Tensor]) -> Tensors:
-    """Scores by a fresh process without peftune: `adapted`, and `base` where an adapter is named.
+def plain_scores(models: Sequence[Opened], inputs: Mapping[str, torch.Tensor]) -> list[Tensors]:
+    """Scores of each model by a fresh process without peftune: `adapted`, and `base` where an adapter
+    is named.
 
     `inputs` are a probe's inputs and places. Raises ParityError with the last line of what the process
-    said when it cannot open the artefact.
+    said when it cannot open one.
     """
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         save_file(dict(inputs), folder / PROBE)
-        request = {**asdict(how), "probe": str(folder / PROBE), "out": str(folder / "scores")}
+        out = [str(folder / f"scores{index}") for index in range(len(models))]
+        request = {"models": [*map(asdict, models)], "probe": str(folder / PROBE), "out": out}
         (folder / "request.json").write_text(json.dumps(request), encoding="utf-8")
         answer(folder / "request.json")
-        return load_file(folder / "scores")
+        return [load_file(file) for file in out]
 
 
 def answer(request: Path) -> None:
@@ -176,11 +178,16 @@ def answer(request: Path) -> None:
         raise ParityError(f"a fresh process could not open it: {said[-1]}")
 
 
-def prove(probe: Probe, how: Opened, bound: float | None, chooses: bool) -> Parity:
-    """The parity of an artefact with the probe. Raises ParityError for one that does not open, or
-    whose scores are further away than `bound`."""
-    found = plain_scores(how, {**probe.inputs, **probe.places})
-    parity = compared(probe, found["adapted"], bound, chooses)
-    if not parity.accepted:
-        raise ParityError(str(parity), parity)
-    return parity
+def prove(probe: Probe, artefacts: Mapping[Opened, float | None], chooses: bool) -> list[Parity]:
+    """The parity of artefacts with the probe, each with its bound. Raises ParityError for one that does
+    not open, or whose scores are further away than its bound."""
+    found = plain_scores([*artefacts], {**probe.inputs, **probe.places})
+    parities = [
+        compared(probe, one["adapted"], bound, chooses)
+        for one, bound in zip(found, artefacts.values(), strict=True)
+    ]
+    for how, parity in zip(artefacts, parities, strict=True):
+        if not parity.accepted:
+            what = "adapter" if how.adapter else "merged model"
+            raise ParityError(f"the {what}'s {parity}", parity)
+    return parities

@@ -3,7 +3,8 @@
 python -I plain_scores.py REQUEST.json
 
 A script of its own, because it proves what others can do with the files: it runs in a fresh process, in
-which peftune cannot be imported. REQUEST.json is what `peftune.export.parity.Opened` holds.
+which peftune cannot be imported. REQUEST.json names models, each as
+`peftune.export.parity.Opened` has them, the probe, and a file for the scores of each.
 """
 
 import json
@@ -43,18 +44,24 @@ def main(request_file: str) -> None:
     with open(request_file, encoding="utf-8") as file:
         request = json.load(file)
     probe = load_file(request["probe"])
-    model = opened(request)
+    for how, out in zip(request["models"], request["out"], strict=True):
+        save_file(all_scores(how, probe), out)
+
+
+def all_scores(how: dict[str, Any], probe: Tensors) -> Tensors:
+    """`adapted`, and `base` where there is an adapter to switch off."""
+    model = opened(how)
     found = {"adapted": scores(model, probe)}
-    if request["adapter"] is not None:
+    if how["adapter"] is not None:
         with model.disable_adapter():
             found["base"] = scores(model, probe)
-    save_file(found, request["out"])
+    return found
 
 
-def opened(request: dict[str, Any]) -> Any:
-    """The model of a request in eval mode, with its adapter if it names one."""
-    device = device_for(request["bytes"])
-    quantization, attention = request["quantization"], request["attn_implementation"]
+def opened(how: dict[str, Any]) -> Any:
+    """The model in eval mode, with its adapter if it names one."""
+    device = device_for(how["bytes"])
+    quantization, attention = how["quantization"], how["attn_implementation"]
     if device == "cpu" and attention == "flash_attention_2":
         attention = "sdpa"
     keys = (
@@ -65,20 +72,20 @@ def opened(request: dict[str, Any]) -> Any:
             "device_map": {"": device},
         }
     )
-    model = modeling_auto.__dict__[request["auto_class"]].from_pretrained(
-        request["model"],
-        revision=request["revision"],
-        dtype=request["dtype"],
+    model = modeling_auto.__dict__[how["auto_class"]].from_pretrained(
+        how["model"],
+        revision=how["revision"],
+        dtype=how["dtype"],
         attn_implementation=attention,
-        trust_remote_code=request["trust_remote_code"],
+        trust_remote_code=how["trust_remote_code"],
         use_safetensors=True,
-        **request["head"],
+        **how["head"],
         **keys,
     )
-    if request["adapter"] is not None:
+    if how["adapter"] is not None:
         from peft import PeftModel
 
-        model = PeftModel.from_pretrained(model, request["adapter"])
+        model = PeftModel.from_pretrained(model, how["adapter"])
     return (model if keys else model.to(device)).eval()
 
 

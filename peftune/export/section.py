@@ -17,5 +17,5 @@ class ExportSection(Section):
     which compute what was trained."""
 
     verify: bool = True
-    """Open the merged model in a fresh process without peftune, and reject it when its scores for
-    rows of the run are not those of training."""
+    """Open adapter and merged model in a fresh process without peftune, and fail when their scores
+    for rows of the run are not those of training."""

@@ -231,7 +231,7 @@ BY_RECIPE: tuple[Unread[Recipe], ...] = (
     ),
     Unread(("evaluation.max_answer_tokens",), _rows(learns_spans, False), "it is for task extract"),
     Unread(
-        ("export.merge_base", "export.verify"),
+        ("export.merge_base",),
         lambda recipe: not recipe.export.merge,
         "no merged model is written",
         "set export.merge: true, or remove it and give it to `peftune merge`",

@@ -33,7 +33,7 @@ def tree(own_model: Path, own_data: Path) -> dict[str, Any]:
     """Six steps, a checkpoint after every second, the best adapter at the end."""
     tree = summary_tree(own_model, own_data)
     more = {"save_steps": 2, "save_total_limit": 5, "eval_steps": 2, "load_best_model_at_end": True}
-    return tree | {"train": tree["train"] | more, "export": {"merge": False}}
+    return tree | {"train": tree["train"] | more, "export": {"merge": False, "verify": False}}
 
 
 def train(folder: Path, tree: dict[str, Any], *overrides: str) -> Path:

@@ -36,7 +36,10 @@ LAYOUTS: tuple[tuple[int, dict[str, str]], ...] = (
 def test_each_step_in_another_layout(recipe_tree: dict[str, Any], tmp_path: Path) -> None:
     """The hours are over after each step; the last start has time for the rest."""
     recipe_tree["train"] |= {"max_steps": 8, "eval_steps": 2, "load_best_model_at_end": True}
-    recipe_tree |= {"quantization": {"method": "bnb-nf4"}, "export": {"merge": False}}
+    recipe_tree |= {
+        "quantization": {"method": "bnb-nf4"},
+        "export": {"merge": False, "verify": False},
+    }
     recipe = write_recipe(tmp_path, recipe_tree)
     whole, run = tmp_path / "whole", tmp_path / "run"
     started = start(recipe, whole)
@@ -63,7 +66,7 @@ def test_the_launcher_brings_a_run_back_by_itself(
 ) -> None:
     """A rank is killed; the recipe says nothing of resuming, and the command is given once."""
     recipe_tree["train"] |= {"max_steps": 120, "eval_steps": 40, "save_steps": 20}
-    recipe = write_recipe(tmp_path, recipe_tree | {"export": {"merge": False}})
+    recipe = write_recipe(tmp_path, recipe_tree | {"export": {"merge": False, "verify": False}})
     run = tmp_path / "run"
     command = launch_command(
         "cpu_ddp", free_port(), "--max_restarts", "1", "--monitor_interval", "0.2"

@@ -18,7 +18,7 @@ HOST = re.escape(socket.gethostname())
 
 @pytest.fixture
 def recipe(recipe_tree: dict[str, Any], tmp_path: Path) -> Path:
-    tree = recipe_tree | {"export": {"merge": False}}
+    tree = recipe_tree | {"export": {"merge": False, "verify": False}}
     return write_recipe(tmp_path, tree)
 
 

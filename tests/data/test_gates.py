@@ -35,7 +35,7 @@ def tree(tmp_path: Path, model_folder: Path) -> dict[str, Any]:
         },
         "adapter": {"method": "lora", "r": 2, "lora_alpha": 4},
         "train": {"gradient_accumulation_steps": 1, "max_steps": 1, "learning_rate": 1.0e-3},
-        "export": {"merge": False},
+        "export": {"merge": False, "verify": False},
     }
 
 

@@ -25,7 +25,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory, model_folder: Path, data_fo
         "max_grad_norm": 0.1,
         "eval_steps": 7,
     }
-    tree["export"] = {"merge": False}
+    tree["export"] = {"merge": False, "verify": False}
     return write_recipe(tmp_path_factory.mktemp("layouts"), tree)
 
 

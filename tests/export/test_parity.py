@@ -21,6 +21,7 @@ from peftune.merging import (
     REPORT,
     merge_into_bits,
     merge_proven,
+    opened_adapter,
     opened_merged,
     probe_of,
     weighted,
@@ -114,7 +115,8 @@ def weights(folder: Path) -> Tensors:
 
 def proven(source: Source, probe: Probe, merged: Path) -> float:
     """The difference of a merged model, which `prove` accepts."""
-    return prove(probe, opened_merged(source, merged), source.bound, source.chooses).difference
+    (parity,) = prove(probe, {opened_merged(source, merged): source.bound}, source.chooses)
+    return parity.difference
 
 
 def refused(source: Source, probe: Probe, merged: Path) -> float:
@@ -122,7 +124,7 @@ def refused(source: Source, probe: Probe, merged: Path) -> float:
     with pytest.raises(ParityError) as caught:
         proven(source, probe, merged)
     parity: Any = caught.value.parity
-    assert f"differ by {parity.difference:.1e}" in str(caught.value)
+    assert f"the merged model's scores differ by {parity.difference:.1e}" in str(caught.value)
     return float(parity.difference)
 
 
@@ -269,7 +271,8 @@ def test_a_rejected_merge_is_out_of_the_way(
     probe = probe_of(source, write_adapter(tmp_path / "other", base, seed=7))
     probe.save(folder / "probe.safetensors")
     with pytest.raises(
-        ParityError, match=r"^The merge is rejected, see .*m\.rejected: scores differ by"
+        ParityError,
+        match=r"^The merge is rejected, see .*m\.rejected: the merged model's scores differ by",
     ):
         merge_proven(source, folder, tmp_path / "m")
     assert not (tmp_path / "m").exists()
@@ -292,6 +295,16 @@ def test_the_process_is_fresh_and_without_peftune(
 ) -> None:
     merge_proven(source, folder, tmp_path / "m")
     assert json.loads((tmp_path / "m" / REPORT).read_text())["parity"]["difference"] < 1e-5
+
+
+def test_an_adapter_whose_file_is_another_is_refused(
+    source: Source, folder: Path, base: Path, tmp_path: Path
+) -> None:
+    """The merged model was made before the file was replaced."""
+    probe = probe_of(source, folder)
+    other = write_adapter(tmp_path / "other", base, seed=7)
+    with pytest.raises(ParityError, match=r"^the adapter's scores differ by"):
+        prove(probe, {opened_adapter(source, other): source.bound}, source.chooses)
 
 
 def test_scores_of_another_shape_are_refused(source: Source, folder: Path) -> None:
