@@ -9,8 +9,9 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
 
-from peftune.cli import report_errors, train_recipe
+from peftune.cli import app, report_errors, train_recipe
 from peftune.engines.launch import read_launch
 from peftune.errors import ExportError, HubError, ParityError, RecipeError, ReproductionError
 from peftune.export.package import refuse_leaks
@@ -100,6 +101,43 @@ def test_what_computes_something_else_is_not_given_away(run: Path, tmp_path: Pat
     with pytest.raises(ParityError, match=r"^the adapter's scores differ by"):
         give(run, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def merged_by_command(run: Path, out: Path, *more: str) -> dict[str, torch.Tensor]:
+    result = CliRunner().invoke(app, ["merge", str(run), "--out", str(out), *more])
+    assert (result.exit_code, result.stdout) == (0, f"{out}\n"), result.output
+    return load_file(out / "model.safetensors")
+
+
+def test_merging_by_command(run: Path, finished: Path, tmp_path: Path) -> None:
+    """A half of an adapter and a half of the same adapter are the adapter."""
+    whole = merged_by_command(run, tmp_path / "whole")
+    halves = merged_by_command(
+        run, tmp_path / "halves", "--also", f"{finished}=0.5", "--weight", "0.5"
+    )
+    assert whole.keys() == halves.keys()
+    for name, one in whole.items():
+        torch.testing.assert_close(halves[name], one, rtol=1e-6, atol=1e-7)
+    for out in ("whole", "halves"):
+        report = json.loads((tmp_path / out / "merge_report.json").read_text())
+        assert report["accepted"] is True and report["adapter_parity"]["difference"] < 1e-4
+    merged_by_command(run, tmp_path / "bits", "--quantize", "bnb-nf4", "--no-verify")
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--quantize", "gptq"], "--quantize: gptq is none of bnb-nf4, bnb-fp4, bnb-int8."),
+        (["--dtype", "float32"], "the recipe of its run, which decides --base and --dtype"),
+        (["--also", "x"], "--also: x is not FOLDER=WEIGHT"),
+        (["export.merge_base=dequantized"], "dequantized needs a quantized base"),
+    ],
+)
+def test_merges_that_cannot_be(more: list[str], message: str, run: Path, tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["merge", str(run), *more, "--out", str(tmp_path / "m")])
+    assert result.exit_code == 2
+    assert message in " ".join(result.stderr.split())
+    assert not (tmp_path / "m").exists()
 
 
 def test_a_checkpoint_is_an_adapter_that_plain_peft_loads(run: Path) -> None:
