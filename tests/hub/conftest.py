@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from huggingface_hub.utils._xet import XetSessionHolder
+from pytest import TempPathFactory
 
 from peftune.export.hub import publish
 from tests.hub.server import HubServer, hub_server
@@ -41,7 +43,7 @@ FILES = {
 def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
     """A server with one user, who writes to `me`, and another, who does not; no waiting for retries."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-    # The test's server has no Xet storage, and hf_xet is used wherever it is installed.
+    # hf_xet is used wherever it is installed; the fixture `xet` has it do so.
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
     monkeypatch.setattr("time.sleep", lambda seconds: None)
     monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", os.devnull)
@@ -51,6 +53,16 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
         server.store.tokens = {TOKEN: {"me"}, READER: {"another"}}
         monkeypatch.setenv("HF_ENDPOINT", server.endpoint)
         yield server
+
+
+@pytest.fixture
+def xet(hub: HubServer, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: TempPathFactory) -> None:
+    """Large files go to and come from Xet storage, by a session without a past."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", False)
+    monkeypatch.setattr("huggingface_hub.utils._xet._GLOBAL_XET_HOLDER", XetSessionHolder())
+    monkeypatch.setenv("HF_XET_CACHE", str(tmp_path_factory.mktemp("xet")))
+    monkeypatch.setenv("HF_XET_CLIENT_RETRY_MAX_ATTEMPTS", "1")
+    monkeypatch.setenv("HF_XET_CLIENT_RETRY_BASE_DELAY", "1ms")
 
 
 @pytest.fixture

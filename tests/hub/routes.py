@@ -6,8 +6,10 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qs, unquote
 
+from tests.hub import xet
 from tests.hub.messages import Answer, Request, ranged
-from tests.hub.storage import batch, complete, signed, stored, upload, upload_part, verify
+from tests.hub.signing import signed
+from tests.hub.storage import batch, complete, stored, upload, upload_part, verify
 from tests.hub.store import Entry, Refused, Repository, check_card, is_large
 
 LISTED_AT_ONCE = 3
@@ -125,6 +127,9 @@ def resolve(request: Request) -> Answer:
     if entry.sha256 is None:
         return ranged(request, entry.content, headers)
     headers |= {"X-Linked-Etag": f'"{entry.sha256}"', "X-Linked-Size": str(len(entry.content))}
+    if xet_name := request.store.xet_names.get(entry.sha256):
+        refresh = f"{request.endpoint}/api/models/{repo_id}/xet-read-token/{sha}"
+        headers |= {"X-Xet-Hash": xet_name, "Link": f'<{refresh}>; rel="xet-auth"'}
     location = signed(request, f"/storage/{entry.sha256}")
     return Answer(status=302, headers=headers | {"Location": location})
 
@@ -156,6 +161,13 @@ ROUTES: list[tuple[str, str, str, Callable[[Request], Answer]]] = [
     ("PUT", "lfs part", r"/storage/(\w{64})/(\d+)/(\d+)", upload_part),
     ("POST", "lfs complete", r"/storage/(\w{64})/(\d+)/complete", complete),
     ("GET", "storage", r"/storage/(\w{64})", stored),
+    ("GET", "xet token", rf"{API}/xet-write-token/([^/]+)", xet.write_token),
+    ("GET", "xet token", rf"{API}/xet-read-token/([^/]+)", xet.read_token),
+    ("GET", "xet chunk", r"/cas/v1/chunks/default(?:-merkledb)?/\w{64}", xet.known_chunk),
+    ("POST", "xorb", r"/cas/v1/xorbs/default/(\w{64})", xet.put_xorb),
+    ("POST", "shard", r"/cas/v2/shards", xet.put_shard),
+    ("GET", "reconstruction", r"/cas/v1/reconstructions/(\w{64})", xet.reconstruction),
+    ("GET", "xorb range", r"/storage/xorb/(\w{64})", xet.get_xorb),
     ("HEAD", "head", rf"/{REPO}/resolve/([^/]+)/(.+)", resolve),
     ("GET", "download", rf"/{REPO}/resolve/([^/]+)/(.+)", resolve),
 ]

@@ -4,6 +4,7 @@ What a client sends is checked as the Hub and its storage do: tokens, sizes, dig
 commits, signed addresses, and that no token goes to the storage, which is another host.
 """
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -28,6 +29,8 @@ class HubServer:
         self.faults = Faults()
         self.asked: list[tuple[str, str]] = []
         """Name of the route and path of each request, in order of arrival."""
+        self.mistakes: list[BaseException | None] = []
+        """Errors of the server itself."""
         self.port = 0
         self.http: ThreadingHTTPServer | None = None
 
@@ -77,6 +80,7 @@ def hub_server() -> Iterator[HubServer]:
         yield server
     finally:
         server.stop()
+    assert server.mistakes == [], server.mistakes
 
 
 class _Server(ThreadingHTTPServer):
@@ -99,7 +103,10 @@ class _Server(ThreadingHTTPServer):
                 connection.shutdown(SHUT_RDWR)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Clients that hang up are part of the tests."""
+        """Clients that hang up are part of the tests; whatever else happens is a mistake here."""
+        error = sys.exception()
+        if not isinstance(error, OSError):
+            self.hub.mistakes.append(error)
 
 
 class _Handler(BaseHTTPRequestHandler):

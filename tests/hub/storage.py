@@ -1,31 +1,14 @@
 """Large files: the batch request of git-lfs, and a storage with signed addresses on another host."""
 
 import hashlib
-import hmac
 from typing import Any
 
 from tests.hub.messages import Answer, Request, ranged
+from tests.hub.signing import check_signed, signed
 from tests.hub.store import Refused
 
 PART_BYTES = 1024
 """Larger files are uploaded in parts of this size."""
-SIGNING_KEY = b"key of the storage"
-
-
-def signature(path: str) -> str:
-    """What the storage's addresses are signed with."""
-    return hmac.new(SIGNING_KEY, path.encode(), hashlib.sha256).hexdigest()
-
-
-def signed(request: Request, path: str) -> str:
-    return f"{request.storage}{path}?X-Amz-Signature={signature(path)}"
-
-
-def check_signed(request: Request) -> None:
-    if request.query.get("X-Amz-Signature") != signature(request.path):
-        raise Refused(403, "SignatureDoesNotMatch")
-    if request.token is not None:
-        raise Refused(400, "Only one auth mechanism allowed")
 
 
 def batch(request: Request) -> Answer:
@@ -60,6 +43,7 @@ def upload(request: Request) -> Answer:
     check_signed(request)
     oid, size = request.parts
     request.store.keep(oid, int(size), request.body)
+    request.store.received.append(oid)
     return Answer(headers={"ETag": f'"{hashlib.md5(request.body).hexdigest()}"'})
 
 
@@ -80,6 +64,7 @@ def complete(request: Request) -> Answer:
             raise Refused(400, "InvalidPart")
         content += piece
     request.store.keep(oid, int(size), content)
+    request.store.received.append(oid)
     return Answer.of({})
 
 

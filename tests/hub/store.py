@@ -97,7 +97,13 @@ class Store:
     moved: dict[str, str] = field(default_factory=dict)
     objects: dict[str, bytes] = field(default_factory=dict)
     received: list[str] = field(default_factory=list)
-    """Digests of the large files that came whole, in order."""
+    """Names of the large files, or of the xorbs, that came whole, in order."""
+
+    xorbs: dict[str, bytes] = field(default_factory=dict)
+    xet_files: dict[str, list[tuple[str, int, int, int]]] = field(default_factory=dict)
+    """For each file in Xet storage: xorb, bytes, first piece and end of pieces of each term."""
+    xet_names: dict[str, str] = field(default_factory=dict)
+    """The name in Xet storage of a file with this SHA-256."""
 
     def create(
         self, repo_id: str, private: bool, files: dict[str, bytes] | None = None
@@ -185,7 +191,6 @@ class Store:
         if len(content) != size or hashlib.sha256(content).hexdigest() != oid:
             raise Refused(400, "The content does not have the announced digest")
         self.objects[oid] = content
-        self.received.append(oid)
 
 
 def is_large(path: str) -> bool:

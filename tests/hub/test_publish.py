@@ -130,14 +130,13 @@ def test_an_upload_that_is_whole_is_only_verified(hub, send, said):
     assert "lfs batch" not in {name for name, _ in hub.asked[asked:]}
 
 
-def test_xet_that_is_refused_is_an_error_like_any_other(hub, send, monkeypatch):
-    """The server has no Xet storage; with hf_xet installed the client asks for its token."""
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", False)
-    with pytest.raises(HubError) as raised:
-        send()
-    assert str(raised.value).startswith(f"hub:{MODEL}: uploading: ")
-    assert TOKEN not in str(raised.value)
-    assert published(hub) == {}
+def test_large_files_go_to_and_come_from_xet_storage(hub, xet, send):
+    """That is what the client does wherever hf_xet is installed."""
+    send()
+    assert published(hub) == FILES
+    assert hub.repository(MODEL).history() == ["initial commit", "A model"]
+    assert (hub.count("xorb"), hub.count("shard"), hub.count("lfs batch")) == (1, 1, 0)
+    assert (hub.count("reconstruction"), hub.count("storage")) == (2, 0)
 
 
 def test_an_empty_folder_is_refused(hub, tmp_path):
