@@ -158,7 +158,7 @@ class _Upload:
         )
 
     def step(self, doing: str) -> AbstractContextManager[None]:
-        return asking(lambda reason: self.failed(f"{doing}: {reason}"))
+        return asking(lambda reason: self.failed(f"{doing}: {reason}"), self.say)
 
     def repository(self, private: bool) -> str:
         """The commit of main in the model's repository, which is created if there is none."""
@@ -272,8 +272,8 @@ class _Upload:
         """Commit on a branch whose newest commit is `head`; what else `head` has is removed."""
         surplus = listed_files(self.api, self.repo_id, head).keys() - self.files.keys()
         removed = [CommitOperationDelete(name, is_folder=False) for name in sorted(surplus)]
-        if removed:
-            self.say(f"Leaving the revision {branch}: {shortened(sorted(surplus))}.")
+        if removed and branch == MAIN:
+            self.say(f"Leaving the revision {MAIN}: {shortened(sorted(surplus))}.")
         return self.api.create_commit(
             self.repo_id,
             [*sent, *removed],

@@ -17,8 +17,8 @@ LONGEST_REASON = 400
 # What the client raises: the disk and the network, the Hub's refusals, an upload in a thread or in
 # Xet, and an answer that is not in the Hub's protocol.
 FAILURES = (OSError, HTTPError, RuntimeError, ValueError, KeyError)
-# They write the addresses of uploads and downloads, and whoever has a signed address may use it.
-LOGGERS = ("huggingface_hub", "httpx", "httpx2", "httpcore", "httpcore2")
+# They log the addresses of uploads and downloads, and whoever has a signed address may use it.
+CLIENT, BELOW = "huggingface_hub", ("httpx", "httpx2", "httpcore", "httpcore2")
 SIGNED = re.compile(r"(https?://[^\s?'\"<>]+)\?[^\s'\"<>]*")
 TOKEN = re.compile(r"\bhf_\w+")
 WAYS_OUT = {
@@ -42,25 +42,52 @@ def hub_api() -> HfApi:
 
 
 @contextmanager
-def asking(failed: Callable[[str], HubError]) -> Iterator[None]:
+def asking(
+    failed: Callable[[str], HubError], say: Callable[[str], None] | None = None
+) -> Iterator[None]:
     """Inside, what the client raises becomes the HubError that `failed` makes of its reason.
 
-    The cause is cut off: its message may hold a signed address, and tracebacks are kept in logs.
+    The client's warnings, such as how long it waits before it tries again, go to `say`.
+    The error's cause is cut off: it may hold a signed address, and tracebacks are kept in logs.
     """
-    loggers = [logging.getLogger(name) for name in LOGGERS]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
     client = get_session()
     waiting, client.timeout = client.timeout, ANSWER_S
     try:
-        yield
+        with _without_secrets(say):
+            yield
     except FAILURES as error:
         raise failed(reason_of(error)) from None
     finally:
         client.timeout = waiting
-        for logger, level in zip(loggers, levels, strict=True):
+
+
+@contextmanager
+def _without_secrets(say: Callable[[str], None] | None) -> Iterator[None]:
+    """Inside, the client logs to `say` alone, and what is below it only errors."""
+    client, below = logging.getLogger(CLIENT), [logging.getLogger(name) for name in BELOW]
+    handlers, propagate = client.handlers, client.propagate
+    levels = [logger.level for logger in below]
+    client.handlers = [logging.NullHandler() if say is None else _Warnings(say)]
+    client.propagate = False
+    for logger in below:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        client.handlers, client.propagate = handlers, propagate
+        for logger, level in zip(below, levels, strict=True):
             logger.setLevel(level)
+
+
+class _Warnings(logging.Handler):
+    """Tells warnings, without what gives access."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        super().__init__(logging.WARNING)
+        self.say = say
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.say(_cleared(record.getMessage()))
 
 
 def reason_of(error: BaseException) -> str:

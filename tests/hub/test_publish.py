@@ -64,7 +64,7 @@ def test_a_changed_folder_is_one_more_commit(hub, send, folder, said):
     assert hub.repository(MODEL).history() == ["initial commit", "A model", "A model"]
     assert hub.repository(MODEL).branches == {"main": revision}
     assert len(hub.store.received) == sent
-    assert "Leaving the revision main: tokenizer.json." in said
+    assert said.count("Leaving the revision main: tokenizer.json.") == 1
 
 
 def test_a_model_is_public_only_where_that_is_asked_for(hub, send, said):
@@ -97,6 +97,21 @@ def test_what_happens_once_is_tried_again_by_the_client(hub, send, on, how):
     send()
     assert hub.faults.planned[0].times == 0
     assert published(hub) == FILES
+
+
+def test_a_long_wait_of_the_client_is_told(hub, send, said):
+    hub.fails("preupload", times=1, status=429, headers={"Retry-After": "3600"})
+    send()
+    assert any("Waiting 3601.0s before retry" in line for line in said)
+
+
+def test_what_the_client_tells_has_no_signed_address(hub, send, said):
+    hub.fails("lfs upload", times=1, cut=350)
+    send()
+    told = [line for line in said if "thrown while requesting PUT" in line]
+    assert len(told) == 1
+    assert f"{hub.storage}/storage/" in told[0]
+    assert "X-Amz-Signature" not in told[0]
 
 
 def test_a_branch_that_could_not_be_removed_goes_with_the_next_call(hub, send, said):
