@@ -11,6 +11,7 @@ from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HTTPError, Of
 
 from peftune.errors import HubError
 
+SCHEME = "hub:"
 ANSWER_S = 300.0
 """Seconds without a byte after which a request has failed; the client itself would wait for ever."""
 LONGEST_REASON = 400
@@ -20,7 +21,7 @@ FAILURES = (OSError, HTTPError, RuntimeError, ValueError, KeyError)
 # They log the addresses of uploads and downloads, and whoever has a signed address may use it.
 CLIENT, BELOW = "huggingface_hub", ("httpx", "httpx2", "httpcore", "httpcore2")
 SIGNED = re.compile(r"(https?://[^\s?'\"<>]+)\?[^\s'\"<>]*")
-TOKEN = re.compile(r"\bhf_\w+")
+TOKEN = re.compile(r"\bhf_\w{16,}")
 WAYS_OUT = {
     401: "Set HF_TOKEN to a valid token, or run `hf auth login`.",
     402: "Free space or extend the plan of the account.",

@@ -4,7 +4,9 @@ A row goes wrong while a second version of a model is published, or a first one 
 repository yet.
 """
 
+import errno
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -62,6 +64,13 @@ def hangs(on: str, **how: object) -> Callable[[HubServer, pytest.MonkeyPatch], N
         hub.fails(on, silent=True, **how)
 
     return arrange
+
+
+def has_no_room(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(**where: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("peftune.export.hub_upload.TemporaryDirectory", full)
 
 
 def is_offline(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,6 +185,7 @@ ROWS = [
     Row("no answer to an upload", "Timeout", hangs("lfs upload")),
     Row("no answer to a commit", "Timeout", hangs("commit", only=RELEASED)),
     Row("download cut", "downloading", fails("storage", cut=0)),
+    Row("no room for the download", "No space left on device.", has_no_room),
     # It was done, but this machine was not told.
     Row(
         "upload: done, and 500",
