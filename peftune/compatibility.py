@@ -10,7 +10,7 @@ from peftune.data.roles import check_roles
 from peftune.engines.launch import Claim, Launch
 from peftune.environment import NOT_INSTALLED, installed
 from peftune.errors import LaunchError, RecipeError
-from peftune.model.base import check_model_files
+from peftune.model.location import check_model_files
 from peftune.plan import global_batch_size
 from peftune.recipe import Recipe
 from peftune.resolved import origins, typed

@@ -24,6 +24,10 @@ class ModelError(RecipeError):
     """The model, tokenizer or adapter named by the recipe cannot be used."""
 
 
+class UnsafeFileError(ModelError):
+    """A file of a model, adapter or checkpoint is not what it should be, or asks for what it may not."""
+
+
 class LaunchError(RecipeError):
     """The launcher's configuration does not fit the recipe or this machine."""
 

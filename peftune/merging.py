@@ -20,7 +20,8 @@ from peftune.export.merge import merge
 from peftune.export.parity import PROBE, Opened, Probe, Tensors, plain_scores, prove
 from peftune.export.requantized import requantize
 from peftune.fingerprints import file_sha256
-from peftune.model.base import load_config, load_skeleton, model_location, weight_files
+from peftune.model.base import load_config, load_skeleton
+from peftune.model.location import model_location, weight_files
 from peftune.quantization import BACKENDS, Dequantizer, QuantizationSection
 from peftune.records import write_json
 from peftune.sources import Source, quantizer
@@ -64,9 +65,12 @@ def write_companions(source: Source, adapter_folder: Path, folder: Path) -> None
     own, location = str(adapter_folder), model_location(source.model)
     known = (adapter_folder / "tokenizer_config.json").is_file()
     revision = None if known else source.model.revision
-    AutoTokenizer.from_pretrained(own if known else location, revision=revision).save_pretrained(
-        folder
+    tokenizer = AutoTokenizer.from_pretrained(
+        own if known else location,
+        revision=revision,
+        trust_remote_code=source.model.trust_remote_code,
     )
+    tokenizer.save_pretrained(folder)
     if source.head.objective.writes and (adapter_folder / "generation_config.json").is_file():
         GenerationConfig.from_pretrained(adapter_folder).save_pretrained(folder)
 

@@ -23,8 +23,10 @@ from peftune.engines.engine import Engine, StepShape
 from peftune.engines.launch import Launch, check_device
 from peftune.engines.ranks import joined_ranks
 from peftune.errors import StorageError
+from peftune.export.places import check_places
 from peftune.fitting import Fit, fit
 from peftune.measurement import measure, report_results, require_room_for_answers
+from peftune.model.base import load_skeleton
 from peftune.model.unpadding import is_unpadded
 from peftune.preparation import plan_for, prepare_data
 from peftune.recipe import Recipe
@@ -238,6 +240,7 @@ def evaluate_run(recipe: Recipe, launch: Launch, folder: Path) -> None:
 def measure_again(context: Run) -> None:
     """Base and adapter of the run's folder on the test split."""
     device, folder, head = str(context.ranks.device), context.folder, context.prepared.head
+    check_places(load_skeleton(context.recipe.model, head), folder)
     # The base's own head is the one that training started from.
     seed_initialisation(context.recipe.seed)
     frozen, _ = load_frozen(context.recipe, head, device, context.launch.sharded)

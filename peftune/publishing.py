@@ -13,7 +13,7 @@ from peftune.export.hub import HubTarget, parse_target, publish
 from peftune.export.package import copy_adapter, copy_merged, refuse_leaks
 from peftune.export.parity import prove
 from peftune.merging import REPORT, merge_bound, opened_adapter, opened_merged, probe_of
-from peftune.model.base import is_local, model_location
+from peftune.model.location import is_local, model_location
 from peftune.recipe import load_recipe
 from peftune.records import read_json, storing
 from peftune.shipping import MERGED, write_card

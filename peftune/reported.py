@@ -14,7 +14,7 @@ from peftune.data.sources import open_splits
 from peftune.data.table import digest
 from peftune.environment import installed
 from peftune.fingerprints import files_digest
-from peftune.model.base import is_local, model_location
+from peftune.model.location import is_local, model_location
 from peftune.recipe import Recipe
 from peftune.records import read_json, write_json
 from peftune.tasks import TASKS

@@ -21,6 +21,7 @@ from peftune.quantization import BACKENDS
 from peftune.recipe import Recipe, load_recipe
 from peftune.records import read_json
 from peftune.tasks import TASKS
+from peftune.untrusted.adapter import check_run, read_labels
 
 FORMATS = {"no": "float32", "bf16": "bfloat16", "fp16": "float16"}
 BY_TASK_TYPE: dict[str, ObjectiveName] = {
@@ -107,9 +108,11 @@ def source_at(folder: Path, overrides: list[str], base: str | None, dtype: str |
 
 def source_of_run(recipe: Recipe, run: Path) -> Source:
     """The same for a finished run, whose data need not be there any more."""
+    trusts_code = recipe.model.trust_remote_code
+    check_run(run, trusts_code)
     default = TASKS[recipe.task].objectives[model_class(load_config(recipe.model))]
-    saved = {"objective": default, "labels": []} | read_json(run / LABELS)
-    pad_token_id = AutoTokenizer.from_pretrained(run).pad_token_id
+    saved = {"objective": default, "labels": []} | read_labels(run / LABELS, OBJECTIVES)
+    pad_token_id = AutoTokenizer.from_pretrained(run, trust_remote_code=trusts_code).pad_token_id
     head = Head(OBJECTIVES[saved["objective"]], tuple(saved["labels"]), pad_token_id)
     return source_of(recipe, head)
 
@@ -119,6 +122,7 @@ def source_of_adapter(folder: Path, base: str | None, dtype: str | None) -> Sour
 
     `base` and `dtype` go before what these say. Raises ModelError.
     """
+    check_run(folder, trusts_code=False)
     told = read_json(folder / CONFIG_FILE)
     name = base or told.get("base_model_name_or_path")
     if not name:
@@ -139,7 +143,7 @@ def source_of_adapter(folder: Path, base: str | None, dtype: str | None) -> Sour
 
 def labels_of(folder: Path, config: Any) -> tuple[str, ...]:
     """Names of an adapter's labels: its own, the base's if there are as many, or numbers."""
-    own = read_json(folder / LABELS).get("labels")
+    own = read_labels(folder / LABELS, OBJECTIVES).get("labels")
     if own:
         return tuple(own)
     with safe_open(folder / WEIGHTS_FILE, framework="pt") as file:

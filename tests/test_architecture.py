@@ -61,6 +61,7 @@ LEVELS = {
     "foreign_names": 0,
     "objectives": 0,
     "embedded": 0,
+    "untrusted": 0,
     "__init__": -1,
 }
 # Files of one level that belong together.

@@ -7,10 +7,14 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from peftune.errors import CheckpointError
+from peftune.errors import CheckpointError, UnsafeFileError
 from peftune.fingerprints import file_sha256
-from peftune.records import read_json, storing, sync_file, write_json, write_text
+from peftune.records import storing, sync_file, write_json, write_text
+from peftune.untrusted.files import check_files, check_name
+from peftune.untrusted.json_file import read_object
+from peftune.untrusted.tensor_header import read_header
 
 NAME = re.compile(r"checkpoint-(\d+)")
 MANIFEST, LATEST = "manifest.json", "latest"
@@ -47,22 +51,52 @@ def problem_with(folder: Path) -> str | None:
     """What is wrong with a checkpoint, by its manifest; None when it is as it was written."""
     if not folder.is_dir():
         return "is not there"
-    try:
-        files = read_json(folder / MANIFEST).get("files")
-    except ValueError:
-        return f"has a {MANIFEST} that is no JSON"
-    if not files:
+    if not (folder / MANIFEST).is_file():
         return f"has no {MANIFEST}"
+    try:
+        check_files(folder)
+        files = listed_files(folder / MANIFEST)
+        _refuse_unlisted(folder, files)
+        problems = (_problem_with_file(folder, name, written) for name, written in files.items())
+        problem = next(filter(None, problems), None)
+    except UnsafeFileError as error:
+        reason = str(error).replace(f"{folder}{os.sep}", "").rstrip(".")
+        return f"is not safe to read: {reason}"
+    return problem
+
+
+def listed_files(manifest: Path) -> dict[str, dict[str, Any]]:
+    """Bytes and SHA-256 of each file by its name. Raises UnsafeFileError for a list of anything else."""
+    files = read_object(manifest).get("files")
+    if not isinstance(files, dict) or not files:
+        raise UnsafeFileError(f"{manifest} lists no files.")
     for name, written in files.items():
-        path = folder / name
-        if not path.is_file():
-            return f"lacks {name}"
-        size = path.stat().st_size
-        if size != written["bytes"]:
-            return f"has {size:,} of {written['bytes']:,} bytes of {name}"
-        if file_sha256(path) != written["sha256"]:
-            return f"has another {name} than was written (its SHA-256 differs)"
+        check_name(name, manifest)
+        described = written if isinstance(written, dict) else {}
+        if {key: type(one) for key, one in described.items()} != {"bytes": int, "sha256": str}:
+            raise UnsafeFileError(f"{manifest} has no bytes and sha256 of {name}.")
+    return files
+
+
+def _problem_with_file(folder: Path, name: str, written: dict[str, Any]) -> str | None:
+    path = folder / name
+    if not path.is_file():
+        return f"lacks {name}"
+    size = path.stat().st_size
+    if size != written["bytes"]:
+        return f"has {size:,} of {written['bytes']:,} bytes of {name}"
+    if file_sha256(path) != written["sha256"]:
+        return f"has another {name} than was written (its SHA-256 differs)"
+    if path.suffix == ".safetensors":
+        read_header(path)
     return None
+
+
+def _refuse_unlisted(folder: Path, files: dict[str, dict[str, Any]]) -> None:
+    """A file that would be read without having been compared with anything."""
+    for path in sorted(folder.iterdir()):
+        if path.suffix in (".safetensors", ".json") and path.name not in (*files, MANIFEST):
+            raise UnsafeFileError(f"{path} is not listed in its {MANIFEST}.")
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from peftune.data.encoded import tokenizer_identity
 from peftune.data.table import digest
 from peftune.errors import CheckpointError
 from peftune.fingerprints import files_digest
-from peftune.model.base import is_local, model_location
+from peftune.model.location import is_local, model_location
 from peftune.model.section import ModelSection
 from peftune.plan import Plan
 from peftune.recipe import Recipe

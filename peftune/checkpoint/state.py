@@ -3,29 +3,37 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field, TypeAdapter, ValidationError
 from safetensors.torch import load_file
 
-from peftune.errors import CheckpointError
+from peftune.checkpoint.folder import step_of
+from peftune.errors import CheckpointError, UnsafeFileError
 from peftune.export.tensors import save_tensors
-from peftune.records import read_json, write_json
+from peftune.records import write_json
 from peftune.training.selection import Selection
+from peftune.untrusted.json_file import read_object
+from peftune.untrusted.tensor_header import check_finite, read_header
 
 STATE, BEST, PROGRESS = "state.safetensors", "best.safetensors", "progress.json"
 PARAMETER, OPTIMIZER = "parameter/", "optimizer/"
 Tensors = dict[str, torch.Tensor]
+Total = Annotated[int | float, Field(ge=0, le=1e18)]
+TOTALS = {"nll_sum": float, "target_tokens": int, "tokens": int, "training_s": float}
+TOTALS |= {"metrics_bytes": int}
+"""What a run goes on counting from."""
 
 
 @dataclass(frozen=True)
 class Progress:
     """How far a run is, in plain values."""
 
-    step: int
+    step: Annotated[int, Field(ge=0)]
     """Finished optimizer steps."""
     selection: Selection
-    totals: Mapping[str, Any]
+    totals: Mapping[str, Total]
     """What the reporter has counted."""
     trackers: Mapping[str, str]
     """Ids of the run in experiment trackers, so that it goes on there too."""
@@ -69,7 +77,11 @@ def write_state(folder: Path, state: State, progress: Progress) -> None:
 
 
 def read_state(folder: Path) -> State:
-    """The tensors of a checkpoint that is whole. Raises CheckpointError for an empty one."""
+    """The tensors of a checkpoint that is whole. Raises CheckpointError for an empty one, and for values
+    with which no training could go on."""
+    for name in (STATE, BEST):
+        if (folder / name).is_file():
+            _require_finite(folder / name)
     named = load_file(folder / STATE)
     for name, tensor in named.items():
         if tensor.numel() == 0:
@@ -82,7 +94,27 @@ def read_state(folder: Path) -> State:
     return State(under(PARAMETER), under(OPTIMIZER), best)
 
 
+def _require_finite(file: Path) -> None:
+    try:
+        check_finite(read_header(file))
+    except UnsafeFileError as error:
+        raise CheckpointError(f"resume: {error}") from error
+
+
 def read_progress(folder: Path) -> Progress:
-    """The plain values of a checkpoint that is whole."""
-    read = read_json(folder / PROGRESS)
-    return Progress(**{**read, "selection": Selection(**read["selection"])})
+    """The plain values of a checkpoint that is whole. Raises CheckpointError for other ones."""
+    file = folder / PROGRESS
+    try:
+        progress = TypeAdapter(Progress).validate_python(read_object(file))
+    except UnsafeFileError as error:
+        raise CheckpointError(f"resume: {error}") from error
+    except ValidationError as error:
+        found = error.errors(include_url=False)[0]
+        key = ".".join(map(str, found["loc"]))
+        raise CheckpointError(f"resume: {file}: {key}: {found['msg']}.") from error
+    if progress.step != step_of(folder):
+        raise CheckpointError(f"resume: {file} is of step {progress.step:,}, not of its folder's.")
+    for name, kind in TOTALS.items():
+        if not isinstance(progress.totals.get(name), (int, kind)):
+            raise CheckpointError(f"resume: {file}: totals.{name} is no number of its kind.")
+    return progress

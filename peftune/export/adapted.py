@@ -13,7 +13,9 @@ from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
 from peftune.errors import ModelError
-from peftune.export.adapter import WEIGHTS_FILE, saved_name
+from peftune.export.adapter import saved_name
+from peftune.export.places import check_places
+from peftune.untrusted.adapter import WEIGHTS_FILE
 
 Tensors = dict[str, torch.Tensor]
 ADAPTER = "default"
@@ -23,6 +25,7 @@ class Adapted:
     """An adapter on a base model without weights."""
 
     def __init__(self, skeleton: PreTrainedModel, folder: Path) -> None:
+        check_places(skeleton, folder)
         config = skeleton.config
         ties = config.get_text_config(decoder=True).tie_word_embeddings
         self.ties: dict[str, str] = dict(skeleton.all_tied_weights_keys) if ties else {}

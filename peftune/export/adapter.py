@@ -13,9 +13,7 @@ from peft import PeftConfig
 from peftune.errors import PeftuneError, TrainingError
 from peftune.export.tensors import save_tensors, storing_tensors
 from peftune.records import sync_file
-
-WEIGHTS_FILE = "adapter_model.safetensors"
-CONFIG_FILE = "adapter_config.json"
+from peftune.untrusted.adapter import CONFIG_FILE, WEIGHTS_FILE
 
 
 def save_adapter(

@@ -15,7 +15,7 @@ from peftune.embedded import EMBEDDED_PREFIX
 from peftune.environment import NOT_INSTALLED, versions
 from peftune.export.markdown import fenced, number, table
 from peftune.export.serving import usage
-from peftune.model.base import model_location
+from peftune.model.location import model_location
 from peftune.model.section import ModelSection
 from peftune.objectives import Objective
 

@@ -11,6 +11,8 @@ from transformers import PreTrainedModel
 
 from peftune.errors import ModelError
 from peftune.export.adapter import CONFIG_FILE, WEIGHTS_FILE
+from peftune.export.places import check_places
+from peftune.untrusted.adapter import check_adapter
 
 COMBINED = "combined"
 KINDS = (
@@ -45,6 +47,8 @@ def combine(
     `skeleton` is their base on the meta device. Raises ModelError.
     """
     check_combination(weights, kind, density)
+    for folder in weights:
+        check_places(skeleton, folder)
     model, names = all_loaded(skeleton, [*weights]), [f"adapter{i}" for i in range(len(weights))]
     torch.manual_seed(0)
     model.add_weighted_adapter(names, [*weights.values()], COMBINED, kind, density=density)
@@ -62,6 +66,7 @@ def check_combination(weights: Mapping[Path, float], kind: str, density: float |
         verb = "needs" if density is None else "reads no"
         raise ModelError(f"--density: {kind} {verb} density, the share of numbers that is kept.")
     for folder in weights:
+        check_adapter(folder)
         config: Any = PeftConfig.from_pretrained(str(folder))
         if config.peft_type != "LORA" or config.use_dora:
             raise ModelError(

@@ -1,96 +1,21 @@
 """Loads the tokenizer and the frozen base model."""
 
-import json
 from pathlib import Path
 from typing import Any
 
-from peftune.embedded import EMBEDDED_PREFIX, embedded_path
 from peftune.errors import ModelError
 from peftune.model.head import Head, new_modules
+from peftune.model.location import KEY, checked_model, model_location
 from peftune.model.section import ModelSection
-
-KEY = "model.model_name_or_path"
-TOKENIZER_FILES = ("tokenizer*", "vocab*", "*.model", "*.tiktoken")
-
-
-def model_location(section: ModelSection) -> str:
-    """Folder or Hub id that transformers loads from. Raises ModelError for an unknown place."""
-    name = section.model_name_or_path
-    if name.startswith(EMBEDDED_PREFIX):
-        try:
-            return str(embedded_path(name))
-        except ValueError as error:
-            raise ModelError(f"{KEY}: {error}.") from error
-    looks_local = name.startswith((".", "/", "~")) or name.count("/") > 1
-    folder = Path(name).expanduser()
-    if looks_local and not folder.is_dir():
-        raise ModelError(f"{KEY}: {name!r}: no such folder.")
-    return str(folder) if folder.is_dir() else name
-
-
-def is_local(section: ModelSection) -> bool:
-    """Whether the model is a folder of this machine. Raises ModelError for an unknown place."""
-    return Path(model_location(section)).is_dir()
-
-
-def check_model_files(section: ModelSection) -> None:
-    """Refuse, before anything is loaded, a local model that could only be loaded unsafely."""
-    folder = Path(model_location(section))
-    if not folder.is_dir():
-        return
-    config_file = folder / "config.json"
-    if not config_file.is_file():
-        raise ModelError(f"{KEY}: {section.model_name_or_path!r} has no config.json.")
-    _check_weights(section, folder)
-    if not section.trust_remote_code and _needs_own_code(_read_config(config_file)):
-        raise ModelError(
-            f"{KEY}: {section.model_name_or_path!r} brings its own Python code; read it, then set "
-            "model.trust_remote_code: true."
-        )
-    if not any(file for pattern in TOKENIZER_FILES for file in folder.glob(pattern)):
-        raise ModelError(
-            f"{KEY}: {section.model_name_or_path!r} has no tokenizer; copy tokenizer.json and "
-            "tokenizer_config.json of the model into the folder."
-        )
-
-
-def _needs_own_code(config: dict[str, Any]) -> bool:
-    """Whether only the repository's code can build the model: transformers' own class goes first."""
-    if "auto_map" not in config:
-        return False
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
-
-    return config.get("model_type") not in CONFIG_MAPPING_NAMES
-
-
-def _read_config(file: Path) -> dict[str, Any]:
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ModelError(f"{KEY}: {file} is not JSON text: {error}.") from error
-    if not isinstance(config, dict):
-        raise ModelError(f"{KEY}: {file} is not a JSON object.")
-    return config
-
-
-def _check_weights(section: ModelSection, folder: Path) -> None:
-    if any(folder.glob("*.safetensors")):
-        return
-    pickles = sorted(file.name for file in (*folder.glob("*.bin"), *folder.glob("*.pt")))
-    if pickles:
-        raise ModelError(
-            f"{KEY}: {section.model_name_or_path!r} holds pickle weights ({pickles[0]}), which can "
-            "run code; convert them to safetensors."
-        )
-    raise ModelError(f"{KEY}: {section.model_name_or_path!r} has no .safetensors weights.")
+from peftune.untrusted.model import most_parameters
 
 
 def load_tokenizer(section: ModelSection) -> Any:
     """The fast tokenizer, with a pad token. Raises ModelError."""
     from transformers import AutoTokenizer
 
-    check_model_files(section)
     try:
+        checked_model(section, with_weights=False)
         tokenizer = AutoTokenizer.from_pretrained(
             model_location(section),
             revision=section.revision,
@@ -121,8 +46,8 @@ def load_config(section: ModelSection) -> Any:
     """The model's configuration, from which its class is told. Raises ModelError."""
     from transformers import AutoConfig
 
-    check_model_files(section)
     try:
+        checked_model(section, with_weights=False)
         return AutoConfig.from_pretrained(
             model_location(section),
             revision=section.revision,
@@ -145,7 +70,7 @@ def load_base(
     from torch import OutOfMemoryError
     from transformers.models.auto import modeling_auto
 
-    check_model_files(section)
+    load_skeleton(section, head)
     placement = {"device_map": {"": device}} if quantization else {}
     try:
         model, loading = modeling_auto.__dict__[head.objective.auto_class].from_pretrained(
@@ -185,15 +110,18 @@ def load_base(
 
 
 def load_skeleton(section: ModelSection, head: Head) -> Any:
-    """The base model with the output layer of `head` and without weights, on the meta device."""
+    """The base model with the output layer of `head` and without weights, on the meta device.
+
+    Raises ModelError, also for a configuration of a model that is far larger than its weights.
+    """
     import torch
     from transformers import AutoConfig
     from transformers.models.auto import modeling_auto
 
-    check_model_files(section)
     keys = {**head.config_keys()}
     keys.pop("ignore_mismatched_sizes", None)
     try:
+        described, headers = checked_model(section, with_weights=True)
         config = AutoConfig.from_pretrained(
             model_location(section),
             revision=section.revision,
@@ -202,40 +130,28 @@ def load_skeleton(section: ModelSection, head: Head) -> Any:
         )
         with torch.device("meta"):
             model = modeling_auto.__dict__[head.objective.auto_class].from_config(
-                config, dtype=torch.float32, trust_remote_code=section.trust_remote_code
+                config,
+                dtype=torch.float32,
+                # The configuration may name a kernel that this machine cannot run.
+                attn_implementation="eager",
+                trust_remote_code=section.trust_remote_code,
             )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         raise ModelError(_unreachable(section, "configuration", error)) from error
+    _require_weights_for(section, model, most_parameters(described, headers, len(head.labels)))
     if not head.objective.generates:
         model.config.get_text_config().pad_token_id = head.pad_token_id
     return model
 
 
-def weight_files(section: ModelSection) -> list[Path]:
-    """The safetensors files of the base model, of a folder or of the Hub's cache. Raises ModelError."""
-    from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
-
-    index = _file(section, SAFE_WEIGHTS_INDEX_NAME)
-    names = [SAFE_WEIGHTS_NAME]
-    if index is not None:
-        names = sorted({*json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()})
-    files = [_file(section, name) for name in names]
-    found = [file for file in files if file is not None]
-    if len(found) < len(names):
-        raise ModelError(f"{KEY}: {section.model_name_or_path!r} lacks {names[files.index(None)]}.")
-    return found
-
-
-def _file(section: ModelSection, name: str) -> Path | None:
-    from transformers.utils import cached_file
-
-    found = cached_file(
-        model_location(section),
-        name,
-        revision=section.revision,
-        _raise_exceptions_for_missing_entries=False,
-    )
-    return None if found is None else Path(found)
+def _require_weights_for(section: ModelSection, model: Any, most: int) -> None:
+    """A model is filled with random numbers where weights are missing, however many that are."""
+    if model.num_parameters() > most:
+        raise ModelError(
+            f"{KEY}: the config.json of {section.model_name_or_path!r} describes "
+            f"{model.num_parameters():,} parameters, and its weights are for {most:,} at most; fetch the "
+            "model anew, or do not use it."
+        )
 
 
 def _unreachable(section: ModelSection, what: str, error: Exception) -> str:

@@ -12,7 +12,7 @@ from peftune.data.roles import (
     prompt_template,
 )
 from peftune.data.section import Split
-from peftune.model.base import is_local
+from peftune.model.location import is_local
 from peftune.objectives import OBJECTIVES
 from peftune.recipe import Recipe
 from peftune.tasks import TASKS

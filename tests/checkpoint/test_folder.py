@@ -156,7 +156,8 @@ DAMAGES = {
     flip: "has another adapter.txt than was written (its SHA-256 differs)",
     lose: "lacks adapter.txt",
     lose_the_manifest: "has no manifest.json",
-    break_the_manifest: "has a manifest.json that is no JSON",
+    break_the_manifest: "is not safe to read: manifest.json is not JSON text: Unterminated string "
+    "starting at: line 3 column 5 (char 19)",
 }
 
 

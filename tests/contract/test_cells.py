@@ -25,8 +25,9 @@ from peftune.export.adapter import save_adapter
 from peftune.export.merge import merge
 from peftune.matrix import MATRIX, SETTINGS, Cell, Grid
 from peftune.merging import dequantizer_of
-from peftune.model.base import load_skeleton, weight_files
+from peftune.model.base import load_skeleton
 from peftune.model.head import Head
+from peftune.model.location import weight_files
 from peftune.model.section import ModelSection
 from peftune.objectives import OBJECTIVES, ObjectiveName
 from peftune.quantization import QuantizationSection
