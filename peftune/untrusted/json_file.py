@@ -9,7 +9,9 @@ from peftune.errors import UnsafeFileError
 CONFIG_BYTES = 16 * 2**20
 """A configuration with ten thousand names has less than one of these 16 MiB."""
 DEPTH = 64
-LENGTH = 80
+"""Levels of a configuration; the deepest that are known have ten."""
+LENGTH = 160
+"""Characters of a name that are shown."""
 
 
 def read_object(path: Path, limit: int = CONFIG_BYTES) -> dict[str, Any]:

@@ -44,8 +44,8 @@ def check_configs(folder: Path) -> None:
 
 
 def check_texts(folder: Path) -> dict[str, dict[str, Any]]:
-    """The configurations in a folder by their file's name. Raises UnsafeFileError for one that is too large
-    or no JSON object, and for a tokenizer with files elsewhere."""
+    """The configurations in a folder by their file's name. Raises UnsafeFileError for one that is too
+    large or no JSON object, and for a tokenizer with files elsewhere."""
     for name in LARGE:
         if (folder / name).is_file():
             check_bytes(folder / name, LARGE_BYTES)

@@ -29,7 +29,8 @@ BITS = {
 LARGEST = 2**63 - 1
 DIMENSIONS = 64
 """Of a tensor, at most; torch's own bound."""
-ARCHIVES = {b"PK": "a zip archive, as torch.save writes", b"\x80": "a pickle", b"GGUF": "GGUF"}
+ARCHIVES = {b"PK\3\4": "a zip archive, as torch.save writes", b"GGUF": "GGUF"}
+ARCHIVES |= {bytes([0x80, protocol]): "a pickle" for protocol in range(2, 6)}
 FLOATS = {"F16": ("<u2", 0x7C00), "BF16": ("<u2", 0x7F80), "F32": ("<u4", 0x7F800000)}
 FLOATS |= {"F64": ("<u8", 0x7FF0000000000000)}
 """The unsigned type of the same size, and the bits that are all set in what is not finite."""
