@@ -87,6 +87,13 @@ def reproduce(target: str, out: Path, overrides: list[str], launch: Launch) -> N
     than rounding and outside its own interval.
     """
     known = stated(target)
+    if known.recipe["model"].get("trust_remote_code") and not any(
+        one.startswith("model.trust_remote_code=") for one in overrides
+    ):
+        raise RecipeError(
+            f"{target}: its recipe runs Python code of the model; read it, then add "
+            "model.trust_remote_code=true to the command."
+        )
     with tempfile.TemporaryDirectory() as place:
         file = Path(place) / "card.yaml"
         try:

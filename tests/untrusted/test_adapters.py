@@ -271,7 +271,7 @@ def test_a_hostile_adapter_is_not_merged(
     change(run, outside)
     before = sorted(path.name for path in run.iterdir())
     with untouched(outside, run.parent):
-        code = cli.report_errors(False, cli._merge, run, run / "merged", [])
+        code = cli.report_errors(False, cli._merge, place(run), None, False, None)
     refused(capsys, code, message.format(run=run, outside=outside))
     assert sorted(path.name for path in run.iterdir()) == before
 
@@ -287,6 +287,11 @@ def test_a_hostile_adapter_is_not_evaluated(
     refused(capsys, code, message.format(run=run, outside=outside))
 
 
+def place(run: Path) -> tuple[Path, list[str], None, None]:
+    """What `peftune merge RUN` is told."""
+    return run, [], None, None
+
+
 def refused(capsys: pytest.CaptureFixture[str], code: int, message: str) -> None:
     lines = capsys.readouterr().err.splitlines()
     errors = [line for line in lines if line.startswith("error: ")]
@@ -298,5 +303,5 @@ def test_the_base_that_an_adapter_names_is_not_followed(run: Path, outside: Path
     """The recipe says which model is the base."""
     change_json(run / CONFIG, base_model_name_or_path=str(outside), revision="../..")
     with untouched(outside, run.parent):
-        cli._merge(run, run / "merged", [])
+        cli._merge(place(run), None, False, None)
     assert (run / "merged" / "model.safetensors").is_file()
