@@ -135,6 +135,8 @@ def test_a_wrong_checkpoint_stops_the_run(
 ) -> None:
     change, reason = WRONG[kind]
     change(killed / "checkpoint-4", outside)
-    with untouched(outside, killed.parent), pytest.raises(CheckpointError, match=reason) as caught:
+    # The model is loaded and tried before the checkpoint's values are, which takes memory of its own.
+    watched = untouched(outside, killed.parent, growth=2**20)
+    with watched, pytest.raises(CheckpointError, match=reason) as caught:
         again("resume=checkpoint-4")
     assert "\n" not in str(caught.value)

@@ -70,7 +70,7 @@ def test_every_type_of_the_format_is_known(dtype: str, tmp_path: Path) -> None:
     assert by_the_library(tmp_path / "a.safetensors") == {"a": (dtype, (8,))}
 
 
-@given(st.data())
+@given(data=st.data())
 @QUICK
 def test_what_is_not_refused_is_what_the_library_sees(data: st.DataObject, sound: Path) -> None:
     """Bytes of the header are changed, removed or put in; whatever passes means the same to both."""
@@ -89,7 +89,7 @@ def test_what_is_not_refused_is_what_the_library_sees(data: st.DataObject, sound
     assert read is None or read == by_the_library(path)
 
 
-@given(st.binary(max_size=200))
+@given(content=st.binary(max_size=200))
 @QUICK
 def test_any_bytes_are_refused_or_read_alike(content: bytes, sound: Path) -> None:
     path = sound.with_name("bytes.safetensors")
