@@ -131,8 +131,10 @@ def test_an_unsafe_checkpoint_is_passed_over(kind: str, killed: Path, outside: P
 
 @pytest.mark.parametrize("kind", WRONG)
 def test_a_wrong_checkpoint_stops_the_run(
-    kind: str, killed: Path, outside: Path, again: Again
+    kind: str, killed: Path, outside: Path, again: Again, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # The self-test tries in a temporary folder whether an adapter can be written.
+    monkeypatch.setattr("tempfile.tempdir", str(killed.parent))
     change, reason = WRONG[kind]
     change(killed / "checkpoint-4", outside)
     # The model is loaded and tried before the checkpoint's values are, which takes memory of its own.

@@ -56,7 +56,8 @@ def untouched(outside: Path, home: Path, growth: int = GROWTH) -> Iterator[None]
     assert not [path for path, _ in events if path.startswith(f"{outside}{os.sep}")]
     written = [path for path, flags in events if flags & (os.O_WRONLY | os.O_RDWR)]
     allowed = (str(home), os.environ["PEFTUNE_CACHE"], "/dev/null")
-    assert not [path for path in written if not path.startswith(allowed)]
+    elsewhere = [path for path in written if not path.startswith(allowed)]
+    assert not elsewhere, elsewhere
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory < growth
 
 
