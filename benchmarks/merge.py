@@ -176,9 +176,11 @@ def copy(folder: Path) -> None:
 def by_peftune(folder: Path) -> None:
     import torch
 
+    from peftune.allocator import give_back_freed_memory
     from peftune.export.merge import merge
-    from peftune.model.base import load_skeleton, weight_files
+    from peftune.model.base import load_skeleton
     from peftune.model.head import Head
+    from peftune.model.location import weight_files
     from peftune.model.section import ModelSection
     from peftune.objectives import OBJECTIVES
 
@@ -186,6 +188,7 @@ def by_peftune(folder: Path) -> None:
     section = ModelSection(model_name_or_path=str(folder / "base"), dtype="bfloat16")
     skeleton = load_skeleton(section, Head(OBJECTIVES["causal"]))
     files = weight_files(section)
+    give_back_freed_memory()  # as `peftune merge` does
     merge(folder / "adapter", skeleton, files, folder / "out", torch.bfloat16, lambda written: None)
     print(json.dumps({"work_s": time.perf_counter() - started}), file=sys.stderr)
 

@@ -1,4 +1,4 @@
-"""Lets the C library keep what tensors on the CPU give back, instead of asking the system each time."""
+"""What the C library does with memory that tensors on the CPU give back."""
 
 import ctypes
 import os
@@ -6,6 +6,7 @@ import platform
 
 _MMAP_THRESHOLD, _TRIM_THRESHOLD, _TOP_PAD = -3, -1, -2
 _SETTINGS = {_MMAP_THRESHOLD: 2**30, _TRIM_THRESHOLD: 2**31 - 1, _TOP_PAD: 2**26}
+_GIVING_BACK = {_MMAP_THRESHOLD: 2**22}
 """Parameters of mallopt(3), in bytes."""
 
 
@@ -15,8 +16,20 @@ def keep_freed_memory() -> bool:
     By default it maps large blocks on every allocation and unmaps them on every free, so a training
     spends its time in page faults. Other allocators, and settings of the user's own, are left alone.
     """
+    return _set(_SETTINGS)
+
+
+def give_back_freed_memory() -> bool:
+    """The opposite, for work that is done tensor by tensor: what is freed is the system's at once.
+
+    Of itself glibc keeps blocks of up to 32 MB once some have been freed, in a heap for each thread.
+    """
+    return _set(_GIVING_BACK)
+
+
+def _set(settings: dict[int, int]) -> bool:
     own = any(name.startswith("MALLOC_") or name == "GLIBC_TUNABLES" for name in os.environ)
     if own or "LD_PRELOAD" in os.environ or platform.libc_ver()[0] != "glibc":
         return False
     library = ctypes.CDLL(None)
-    return all(library.mallopt(key, value) == 1 for key, value in _SETTINGS.items())
+    return all(library.mallopt(key, value) == 1 for key, value in settings.items())

@@ -11,6 +11,7 @@ import torch
 from pydantic import TypeAdapter
 from transformers import AutoTokenizer, GenerationConfig
 
+from peftune.allocator import give_back_freed_memory
 from peftune.artefacts import DTYPES
 from peftune.errors import ParityError, RecipeError
 from peftune.export.adapter import WEIGHTS_FILE
@@ -114,6 +115,7 @@ def merge_proven(source: Source, folder: Path, out: Path, verify: bool = True) -
     The rows are those that the run kept, or drawn ones where there is no run. Raises ParityError when
     the merged model's scores are others, which leaves it at `out` with `.rejected` behind it.
     """
+    give_back_freed_memory()
     probe = probe_of(source, folder) if verify else None
     accept = reported(source, folder, probe, merge_bound(source), {})
     write_merged(source, folder, out, accept)

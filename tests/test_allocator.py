@@ -4,12 +4,14 @@ import platform
 
 import pytest
 
-from peftune.allocator import keep_freed_memory
+from peftune.allocator import give_back_freed_memory, keep_freed_memory
 
 
 def test_it_is_set_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LD_PRELOAD", raising=False)
-    assert keep_freed_memory() == (platform.libc_ver()[0] == "glibc")
+    expected = platform.libc_ver()[0] == "glibc"
+    assert give_back_freed_memory() == expected
+    assert keep_freed_memory() == expected
 
 
 @pytest.mark.parametrize("name", ["MALLOC_ARENA_MAX", "GLIBC_TUNABLES", "LD_PRELOAD"])

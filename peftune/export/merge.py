@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,13 +20,12 @@ from peftune.errors import ModelError, ParityError, PeftuneError, StorageError
 from peftune.export.adapted import Adapted
 from peftune.export.adapter import CONFIG_FILE, WEIGHTS_FILE
 from peftune.export.pieces import Checkpoint, Piece, Tensors
+from peftune.export.shards import in_shards, shard_names, write_index
 from peftune.export.tensor_file import TensorFile
 from peftune.fingerprints import file_sha256
 from peftune.quantization import Dequantizer
 from peftune.records import storing, write_json
 
-SHARD = 5 * 10**9
-"""Bytes of a file, as far as tensors allow."""
 PLAN, CHANGED = "plan.json", "changed"
 """In the folder until it is complete: what is to be written, and that something differs from the base."""
 
@@ -220,12 +220,28 @@ class Merge:
         unfinished = path.with_name(f"{path.name}.partial")
         shapes = {name: shape for _, own in shard for name, shape in own.items()}
         with TensorFile(unfinished, shapes) as file:
-            for unit, _ in shard:
-                for name, tensor in self.checkpoint.saved(self.merged(unit)).items():
+            for tensors in self.made_ahead([unit for unit, _ in shard]):
+                for name, tensor in tensors.items():
                     file.write(name, tensor)
         os.replace(unfinished, path)
         if self.changed:
             (path.parent / CHANGED).touch()
+
+    def made_ahead(self, units: list[Unit]) -> Iterator[Tensors]:
+        """What each unit writes; the next is read and merged while the last one is written."""
+        with ThreadPoolExecutor(max_workers=1) as pool:
+            waiting: Future[Tensors] | None = None
+            for unit in units:
+                coming = pool.submit(self.saved, unit)
+                if waiting is not None:
+                    yield waiting.result()
+                waiting = coming
+            if waiting is not None:
+                yield waiting.result()
+
+    def saved(self, unit: Unit) -> Tensors:
+        """The merged parameters of a unit in the form of the base model's files."""
+        return self.checkpoint.saved(self.merged(unit))
 
     def fingerprint(self) -> dict[str, list[int]]:
         """The base model's files as they are now."""
@@ -250,39 +266,3 @@ def is_begun(aside: Path, plan: dict[str, Any]) -> bool:
     file = aside / PLAN
     known = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
     return bool(known == json.loads(json.dumps(plan)))
-
-
-def write_index(aside: Path, names: list[str], shards: list[list[tuple[Unit, Tensors]]]) -> None:
-    """What is in which file."""
-    where = {
-        key: name
-        for name, shard in zip(names, shards, strict=True)
-        for _, shapes in shard
-        for key in shapes
-    }
-    size = sum(bytes_of(shapes) for shard in shards for _, shapes in shard)
-    index = {"metadata": {"total_size": size}, "weight_map": where}
-    write_json(aside / "model.safetensors.index.json", index)
-
-
-def bytes_of(shapes: Tensors) -> int:
-    return sum(shape.numel() * shape.element_size() for shape in shapes.values())
-
-
-def in_shards(planned: list[tuple[Unit, Tensors]]) -> list[list[tuple[Unit, Tensors]]]:
-    """Units in their order, in files of at most `SHARD` bytes where they are smaller themselves."""
-    shards: list[list[tuple[Unit, Tensors]]] = [[]]
-    size = 0
-    for unit, shapes in planned:
-        if shards[-1] and size + bytes_of(shapes) > SHARD:
-            shards.append([])
-            size = 0
-        shards[-1].append((unit, shapes))
-        size += bytes_of(shapes)
-    return shards
-
-
-def shard_names(count: int) -> list[str]:
-    if count == 1:
-        return ["model.safetensors"]
-    return [f"model-{i:05}-of-{count:05}.safetensors" for i in range(1, count + 1)]

@@ -41,7 +41,7 @@ def test_files_of_any_size_hold_the_same(
     adapter_folder: Path, llama: Path, sharded: Path, tmp_path: Path, monkeypatch: Any
 ) -> None:
     merge_folders(adapter_folder, llama, tmp_path / "one")
-    monkeypatch.setattr(merging, "SHARD", SMALL)
+    monkeypatch.setattr("peftune.export.shards.SHARD", SMALL)
     merge_folders(adapter_folder, sharded, tmp_path / "many")
     one, many = weights(tmp_path / "one"), weights(tmp_path / "many")
     assert one.keys() == many.keys()
@@ -57,7 +57,7 @@ def test_an_interrupted_merge_goes_on(
     adapter_folder: Path, llama: Path, tmp_path: Path, monkeypatch: Any
 ) -> None:
     merge_folders(adapter_folder, llama, tmp_path / "whole")
-    monkeypatch.setattr(merging, "SHARD", SMALL)
+    monkeypatch.setattr("peftune.export.shards.SHARD", SMALL)
     written: list[str] = []
     write = Merge.write_shard
 
@@ -91,12 +91,12 @@ def test_another_basis_starts_anew(
     adapter_folder: Path, llama: Path, tmp_path: Path, monkeypatch: Any
 ) -> None:
     """What an interrupted merge left holds the checkpoint's own weights; these are to be the bits'."""
-    monkeypatch.setattr(merging, "SHARD", SMALL)
+    monkeypatch.setattr("peftune.export.shards.SHARD", SMALL)
     monkeypatch.setattr(merging, "write_index", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         merge_folders(adapter_folder, llama, tmp_path / "m")
     monkeypatch.undo()
-    monkeypatch.setattr(merging, "SHARD", SMALL)
+    monkeypatch.setattr("peftune.export.shards.SHARD", SMALL)
     section = Bnb4bitSection(method="bnb-nf4")
     merge_folders(adapter_folder, llama, tmp_path / "m", quantization=section)
     merge_folders(adapter_folder, llama, tmp_path / "again", quantization=section)
@@ -107,7 +107,7 @@ def test_another_basis_starts_anew(
 def test_another_adapter_starts_anew(
     adapter_folder: Path, llama: Path, tmp_path: Path, monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr(merging, "SHARD", SMALL)
+    monkeypatch.setattr("peftune.export.shards.SHARD", SMALL)
     monkeypatch.setattr(merging, "write_index", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         merge_folders(adapter_folder, llama, tmp_path / "m")
