@@ -184,7 +184,10 @@ def reported(
         if probe is None:
             write_json(aside / REPORT, {**about, "accepted": None, "parity": None})
             return
-        opened = {opened_merged(source, aside): bound, opened_adapter(source, folder): source.bound}
+        opened = {
+            opened_merged(source, aside): bound,
+            opened_adapter(source, folder): source.adapter_bound,
+        }
         try:
             merged, adapter = prove(probe, opened, source.chooses)
         except ParityError as error:

@@ -90,7 +90,7 @@ def acceptance(source: Source, run: Path, merged: bool) -> Callable[[Path], None
         if merged:
             opened = {opened_merged(source, folder): merge_bound(source)}
         else:
-            opened = {opened_adapter(source, folder): source.bound}
+            opened = {opened_adapter(source, folder): source.adapter_bound}
         prove(probe, opened, source.chooses)
 
     return accept

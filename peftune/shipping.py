@@ -76,7 +76,7 @@ def prove_and_merge(context: Run) -> None:
         shutil.rmtree(folder / MERGED, ignore_errors=True)
         merge_proven(source, folder, folder / MERGED, recipe.export.verify)
     elif recipe.export.verify:
-        opened = {opened_adapter(source, folder): source.bound}
+        opened = {opened_adapter(source, folder): source.adapter_bound}
         prove(Probe.load(folder / PROBE), opened, source.chooses)
 
 

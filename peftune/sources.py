@@ -23,6 +23,8 @@ from peftune.records import read_json
 from peftune.tasks import TASKS
 from peftune.untrusted.adapter import check_run, read_labels
 
+EIGHT_BITS = 5e-2
+"""A bound for products of numbers of 8 bits, as for bfloat16, which has as many."""
 FORMATS = {"no": "float32", "bf16": "bfloat16", "fp16": "float16"}
 BY_TASK_TYPE: dict[str, ObjectiveName] = {
     "CAUSAL_LM": "causal",
@@ -52,6 +54,13 @@ class Source:
     """The section of a base whose weights were quantized."""
     dequantized: bool = False
     """Whether it is merged into what those bits stand for, or into the checkpoint's own weights."""
+
+    @property
+    def adapter_bound(self) -> float:
+        """The same for the adapter on its base as plain libraries load it: bitsandbytes' own product
+        with 8-bit weights rounds the inputs to 8 bits too, training on a CPU does not."""
+        rounds = self.quantization is not None and self.quantization.method == "bnb-int8"
+        return max(self.bound, EIGHT_BITS) if rounds else self.bound
 
     @property
     def chooses(self) -> bool:

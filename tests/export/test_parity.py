@@ -16,7 +16,7 @@ from peftune.adapters import attach, saved_form
 from peftune.adapters.lora import LoraSection
 from peftune.errors import ParityError, RecipeError
 from peftune.export.adapter import save_adapter
-from peftune.export.parity import BOUNDS, Probe, compared, prove
+from peftune.export.parity import BOUNDS, Probe, compared, plain_scores, prove
 from peftune.merging import (
     REPORT,
     merge_into_bits,
@@ -31,6 +31,7 @@ from peftune.model.head import Head
 from peftune.model.section import ModelSection
 from peftune.objectives import OBJECTIVES
 from peftune.quantization.bnb4bit import Bnb4bitSection
+from peftune.quantization.bnb8bit import Bnb8bitSection
 from peftune.sources import Source, source_at
 from tests.adapters.tiny_llama import load, trained_tensors
 
@@ -211,6 +212,24 @@ def test_the_adapter_of_another_model(
     other = write_adapter(tmp_path / "other", base, seed=7)
     merge_proven(source, other, tmp_path / "m", verify=False)
     assert refused(source, probe, tmp_path / "m") > 0.1
+
+
+def test_an_adapter_on_8_bits_is_opened_with_their_rounding(
+    source: Source, folder: Path, tmp_path: Path
+) -> None:
+    """bitsandbytes rounds inputs as well, which the weights that the bits stand for do not ask for."""
+    eight = replace(source, quantization=Bnb8bitSection(method="bnb-int8"), dequantized=True)
+    write_merged(eight, folder, tmp_path / "m", lambda aside: None)
+    (scores,) = plain_scores([opened_merged(eight, tmp_path / "m")], _inputs(eight, folder))
+    probe = replace(probe_of(eight, folder), adapted=scores["adapted"])
+    opened = {opened_adapter(eight, folder): eight.adapter_bound}
+    (parity,) = prove(probe, opened, eight.chooses)
+    assert 1e-4 < parity.difference < eight.adapter_bound < parity.adapter_effect
+
+
+def _inputs(source: Source, folder: Path) -> Tensors:
+    probe = probe_of(source, folder)
+    return {**probe.inputs, **probe.places}
 
 
 def test_the_original_base_of_a_quantized_run(source: Source, folder: Path, tmp_path: Path) -> None:
