@@ -47,7 +47,7 @@ def _check(row: Row, hub, send, said, tmp_path, monkeypatch, caplog, capfd) -> N
     assert hub.repository(MODEL).branches == {"main": revision}
     assert digests(tmp_path) == files
     received = hub.store.received
-    assert (len(received) > len(set(received))) == row.sent_again
+    assert row.sent_again in (None, len(received) > len(set(received)))
 
 
 def _main(hub: HubServer) -> tuple[dict[str, bytes], list[str]]:
