@@ -19,6 +19,8 @@ KINDS = ("LORA", "IA3")
 INERT = ("megatron_core", "qalora_group_size")
 """Keys that peft always writes, and reads only beside others that are refused."""
 
+ANEW = "Save the adapter anew as a plain one of peft's."
+
 Name = Annotated[str, Field(pattern=r"^[\w.\-]+$", max_length=1000)]
 Names = Annotated[list[Name], Field(max_length=20_000)]
 Pattern = Annotated[str, Field(max_length=10_000)]
@@ -121,7 +123,9 @@ def _check_config(path: Path, config: dict[str, Any]) -> None:
     except ValidationError as error:
         found = error.errors(include_url=False)[0]
         key, value = found["loc"][0], shown(found["input"])
-        raise UnsafeFileError(f"{path}: {key}: {value} cannot be: {_reason(error)}.") from error
+        raise UnsafeFileError(
+            f"{path}: {key}: {value} cannot be: {_reason(error)}. {ANEW}"
+        ) from error
     for key, value in (known.model_extra or {}).items():
         if value and key not in INERT and type(value) not in (int, float):
             raise UnsafeFileError(
@@ -131,11 +135,11 @@ def _check_config(path: Path, config: dict[str, Any]) -> None:
 
 
 def _reason(error: ValidationError) -> str:
-    """What is wrong with the first value; for one of several types, the last that was tried."""
+    """What is wrong with the first value, for each of the types that it may have."""
     messages = error.errors(include_url=False)
     key = messages[0]["loc"][0]
     same = [one["msg"] for one in messages if one["loc"][0] == key]
-    return same[-1][0].lower() + same[-1][1:]
+    return ", or ".join(dict.fromkeys(text[0].lower() + text[1:] for text in same[:3]))
 
 
 def _weights(folder: Path) -> Header:

@@ -125,11 +125,12 @@ HOSTILE: dict[str, tuple[Change, str]] = {
     "start that decomposes the base": (
         config(init_lora_weights="pissa_niter_1000000"),
         CONFIGURED
-        + "init_lora_weights: 'pissa_niter_1000000' cannot be: input should be 'gaussian'.",
+        + "init_lora_weights: 'pissa_niter_1000000' cannot be: input should be a valid boolean, or input",
     ),
     "start that quantizes the base": (
         config(init_lora_weights="loftq", loftq_config={"loftq_bits": 4, "loftq_iter": 10**9}),
-        CONFIGURED + "init_lora_weights: 'loftq' cannot be: input should be 'gaussian'.",
+        CONFIGURED
+        + "init_lora_weights: 'loftq' cannot be: input should be a valid boolean, or input",
     ),
     "start from data": (
         config(eva_config={"rho": 2.0}),
@@ -153,7 +154,8 @@ HOSTILE: dict[str, tuple[Change, str]] = {
     ),
     "biases of the base": (
         config(bias="all"),
-        CONFIGURED + "bias: 'all' cannot be: input should be 'none'.",
+        CONFIGURED
+        + "bias: 'all' cannot be: input should be 'none'. Save the adapter anew as a plain one",
     ),
     "a billion ranks": (
         config(r=10**9),
