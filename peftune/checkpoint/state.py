@@ -21,8 +21,13 @@ STATE, BEST, PROGRESS = "state.safetensors", "best.safetensors", "progress.json"
 PARAMETER, OPTIMIZER = "parameter/", "optimizer/"
 Tensors = dict[str, torch.Tensor]
 Total = Annotated[int | float, Field(ge=0, le=1e18)]
-TOTALS = {"nll_sum": float, "target_tokens": int, "tokens": int, "training_s": float}
-TOTALS |= {"metrics_bytes": int}
+TOTALS: dict[str, type] = {
+    "nll_sum": float,
+    "target_tokens": int,
+    "tokens": int,
+    "training_s": float,
+    "metrics_bytes": int,
+}
 """What a run goes on counting from."""
 
 

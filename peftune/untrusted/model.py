@@ -19,8 +19,13 @@ CONFIG, TOKENIZER_CONFIG, ADAPTER_CONFIG = (
 LARGE_BYTES = 256 * 2**20
 """For the index of a thousand files, and for a tokenizer of a million tokens."""
 LARGE = (INDEX, "tokenizer.json", "vocab.json")
-SMALL = (CONFIG, TOKENIZER_CONFIG, "generation_config.json", "special_tokens_map.json")
-SMALL += ("added_tokens.json",)
+SMALL = (
+    CONFIG,
+    TOKENIZER_CONFIG,
+    "generation_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+)
 
 COUNTS = re.compile(r"(layers?|experts)$")
 SIZES = re.compile(r"vocab|hidden|intermediate|ffn|d_model|d_ff|n_embd|(^|_)(size|dim)$")
