@@ -87,13 +87,6 @@ def reproduce(target: str, out: Path, overrides: list[str], launch: Launch) -> N
     than rounding and outside its own interval.
     """
     known = stated(target)
-    if known.recipe["model"].get("trust_remote_code") and not any(
-        one.startswith("model.trust_remote_code=") for one in overrides
-    ):
-        raise RecipeError(
-            f"{target}: its recipe runs Python code of the model; read it, then add "
-            "model.trust_remote_code=true to the command."
-        )
     with tempfile.TemporaryDirectory() as place:
         file = Path(place) / "card.yaml"
         try:
@@ -103,6 +96,12 @@ def reproduce(target: str, out: Path, overrides: list[str], launch: Launch) -> N
                 f"{target}: the recipe of its card is not valid here: {error}"
             ) from error
         recipe = load_recipe(file, [f"output_dir={out}", *overrides])
+        said = any(one.startswith("model.trust_remote_code=") for one in overrides)
+        if recipe.model.trust_remote_code and not said:
+            raise RecipeError(
+                f"{target}: its recipe runs Python code of the model; read it, then add "
+                "model.trust_remote_code=true to the command."
+            )
         check_recipe(recipe, launch)
         run(recipe, launch)
     if launch.rank == 0:

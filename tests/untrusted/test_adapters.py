@@ -9,9 +9,14 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file, save_file
 
 from peftune import cli
+from peftune.engines.launch import read_launch
+from peftune.errors import RecipeError
+from peftune.reproducing import reproduce
+from tests.conftest import write_recipe
 from tests.untrusted.guard import Trap, change_header, change_json, untouched
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
@@ -307,3 +312,15 @@ def test_the_base_that_an_adapter_names_is_not_followed(run: Path, outside: Path
     with untouched(outside, run.parent):
         cli._merge(place(run), None, False, None)
     assert (run / "merged" / "model.safetensors").is_file()
+
+
+def test_a_card_runs_no_code_by_itself(run: Path, tmp_path: Path) -> None:
+    """What a card says of remote code has to be said again by who runs it."""
+    tree = yaml.safe_load((run / "recipe.yaml").read_text(encoding="utf-8"))
+    tree["model"]["trust_remote_code"] = True
+    recipe = write_recipe(run, tree).read_text(encoding="utf-8")
+    card = f"---\nlicense: mit\n---\n<details>\n\n```yaml\n{recipe}```\n\n</details>\n"
+    (run / "README.md").write_text(card, encoding="utf-8")
+    with pytest.raises(RecipeError, match="its recipe runs Python code of the model; read it"):
+        reproduce(str(run), tmp_path / "again", [], read_launch({}))
+    assert not (tmp_path / "again").exists()
