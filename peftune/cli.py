@@ -221,7 +221,7 @@ def export(
     debug: Debug = False,
 ) -> None:
     """Give a run's adapter away, opened and compared first.
-    Example: peftune export outputs/summarize --to hub:me/summarize"""
+    Example: peftune export outputs/summarize --to shipped"""
     _exit(debug, _export, run, to, merged, public, overrides or [])
 
 

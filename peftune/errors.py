@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import Any
 
 
 class PeftuneError(Exception):
@@ -51,7 +52,7 @@ class ReproductionError(PeftuneError):
 class ParityError(PeftuneError):
     """What was written does not compute what was trained."""
 
-    def __init__(self, reason: str, parity: object = None) -> None:
+    def __init__(self, reason: str, parity: Any = None) -> None:
         super().__init__(reason)
         self.parity = parity
         """The numbers, where both could be computed."""

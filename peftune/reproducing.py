@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from huggingface_hub import ModelCard
+from huggingface_hub import ModelCard, ModelCardData
 from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
@@ -56,11 +56,12 @@ def read_card(folder: Path, name: str) -> Stated:
     folded = FOLDED.search(text)
     if folded is None:
         raise RecipeError(f"{name}: its {CARD} holds no recipe; it is not of a run of peftune.")
-    results = ModelCard(text).data.eval_results or []
+    data = ModelCard(text).data
+    assert isinstance(data, ModelCardData)
     adapter = folder / WEIGHTS_FILE
     return Stated(
         recipe=yaml.safe_load(folded[2]),
-        results={one.metric_type: float(one.metric_value) for one in results},
+        results={one.metric_type: float(one.metric_value) for one in data.eval_results or []},
         digests=dict(DIGEST.findall(text)),
         adapter_sha256=file_sha256(adapter) if adapter.is_file() else None,
     )

@@ -161,7 +161,8 @@ def open_folder(context: Run, start: Beginning) -> None:
                 shutil.rmtree(outdated)
             log = context.folder / METRICS
             if log.is_file():
-                os.truncate(log, min(log.stat().st_size, start.progress.totals["metrics_bytes"]))
+                written = int(start.progress.totals["metrics_bytes"])
+                os.truncate(log, min(log.stat().st_size, written))
         write_text(context.folder / RUN_MARK, resolved_yaml(context.recipe, context.launch))
         write_json(
             context.folder / DATA_REPORT,

@@ -144,7 +144,9 @@ def source_of_adapter(folder: Path, base: str | None, dtype: str | None) -> Sour
     if chosen not in DTYPES:
         raise ModelError(f"--dtype: {chosen} is none of {', '.join(DTYPES)}.")
     section = section.model_copy(update={"dtype": chosen})
-    objective = OBJECTIVES[BY_TASK_TYPE.get(told.get("task_type")) or BY_CLASS[model_class(config)]]
+    objective = OBJECTIVES[
+        BY_TASK_TYPE.get(str(told.get("task_type"))) or BY_CLASS[model_class(config)]
+    ]
     labels = () if objective.generates or objective.name == "span" else labels_of(folder, config)
     pad = config.get_text_config().pad_token_id or 0
     return Source(section, Head(objective, labels, pad), BOUNDS[chosen])

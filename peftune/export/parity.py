@@ -54,7 +54,7 @@ class Probe:
     def load(path: Path) -> "Probe":
         found = load_file(path)
         inputs = {name: found[name] for name in INPUTS if name in found}
-        places = {name: found[name] for name in ("rows", "tokens") if name in found}
+        places: Tensors = {name: found[name] for name in ("rows", "tokens") if name in found}
         return Probe(inputs, places, found["adapted"], found["base"])
 
 

@@ -148,7 +148,10 @@ def test_any_content_is_learnt_or_refused(
     )
     if isinstance(found, Refused):
         written = "".join(str(message["content"]) for message in messages)
-        rewrites = name == "qwen" and "think>" in written
+        # Qwen's template takes reasoning, and newlines in front of what follows it, out of answers.
+        rewrites = name == "qwen" and (
+            "think>" in written or any(answer.startswith("\n") for answer in answers)
+        )
         assert rewrites or any(token in written for token in SPECIAL)
         return
     learnt = [found.text[start:end] for start, end in found.learnt]
