@@ -2,44 +2,26 @@
 
 import json
 import os
-import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from peftune import cluster_cli
 from peftune.compatibility import RUN_MARK, check_claims, check_recipe
-from peftune.engines.launch import read_launch
+from peftune.engines.launch import Launch, read_launch
 from peftune.errors import PeftuneError
-from peftune.recipe import json_schema, load_recipe
+from peftune.recipe import Recipe, json_schema, load_recipe
 from peftune.resolved import resolved_yaml
+from peftune.verbs import Debug, Overrides, RecipePath, RunFolder, exit_after
+from peftune.verbs import report_errors as report_errors
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-
-RecipePath = Annotated[Path, typer.Argument(help="The recipe's YAML file.")]
-RunFolder = Annotated[Path, typer.Argument(help="The output folder of a run.")]
-Overrides = Annotated[list[str] | None, typer.Argument(help="section.key=value …")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
-
-
-def report_errors(debug: bool, command: Callable[..., None], *arguments: Any) -> int:
-    """Run `command`; on a PeftuneError print its line on rank 0 and return its exit code."""
-    try:
-        command(*arguments)
-    except PeftuneError as error:
-        if debug:
-            raise
-        if os.environ.get("RANK", "0") == "0":
-            print("\n".join(f"error: {line}" for line in str(error).splitlines()), file=sys.stderr)
-        return error.exit_code
-    return 0
 
 
 def train_recipe(path: str, overrides: list[str]) -> None:
     """Load, check and run a recipe under whatever launcher started this process."""
-    recipe, launch = load_recipe(path, overrides), read_launch(os.environ)
-    check_recipe(recipe, launch)
+    recipe, launch = checked(path, overrides)
     from peftune.pipeline import run
 
     run(recipe, launch)
@@ -47,34 +29,45 @@ def train_recipe(path: str, overrides: list[str]) -> None:
 
 def selftest_recipe(path: str, overrides: list[str]) -> None:
     """Load and check a recipe, and try it out under whatever launcher started this process."""
-    recipe, launch = load_recipe(path, overrides), read_launch(os.environ)
-    check_recipe(recipe, launch)
+    recipe, launch = checked(path, overrides)
     from peftune import pipeline
 
     pipeline.selftest_recipe(recipe, launch)
 
 
-def _exit(debug: bool, command: Callable[..., None], *arguments: Any) -> None:
-    raise typer.Exit(report_errors(debug, command, *arguments))
+def checked(path: str, overrides: list[str]) -> tuple[Recipe, Launch]:
+    """The recipe and what the launcher asked for. What only another rank than 0 finds wrong, rank 0
+    hears of, because it speaks for all."""
+    launch = read_launch(os.environ)
+    try:
+        recipe = load_recipe(path, overrides)
+        check_recipe(recipe, launch)
+    except PeftuneError as error:
+        if launch.rank > 0:
+            from peftune.engines.meeting import tell
+
+            tell(launch, error)
+        raise
+    return recipe, launch
 
 
 @app.command()
 def train(recipe: RecipePath, overrides: Overrides = None, debug: Debug = False) -> None:
     """Train in this process. Example: peftune train recipes/summarize.yaml seed=1"""
-    _exit(debug, train_recipe, str(recipe), overrides or [])
+    exit_after(debug, train_recipe, str(recipe), overrides or [])
 
 
 @app.command()
 def selftest(recipe: RecipePath, overrides: Overrides = None, debug: Debug = False) -> None:
     """Try a recipe out on this machine, check by check; writes nothing.
     Example: peftune selftest recipes/summarize.yaml"""
-    _exit(debug, selftest_recipe, str(recipe), overrides or [])
+    exit_after(debug, selftest_recipe, str(recipe), overrides or [])
 
 
 @app.command()
 def validate(recipe: RecipePath, overrides: Overrides = None, debug: Debug = False) -> None:
     """Check a recipe without loading anything. Example: peftune validate recipes/summarize.yaml"""
-    _exit(debug, _validate, recipe, overrides or [])
+    exit_after(debug, _validate, recipe, overrides or [])
 
 
 def _validate(path: Path, overrides: list[str]) -> None:
@@ -85,7 +78,7 @@ def _validate(path: Path, overrides: list[str]) -> None:
 @app.command()
 def resolve(recipe: RecipePath, overrides: Overrides = None, debug: Debug = False) -> None:
     """Print all values and their origins. Example: peftune resolve recipes/summarize.yaml seed=1"""
-    _exit(debug, _resolve, recipe, overrides or [])
+    exit_after(debug, _resolve, recipe, overrides or [])
 
 
 def _resolve(path: Path, overrides: list[str]) -> None:
@@ -102,7 +95,7 @@ def plan(
     debug: Debug = False,
 ) -> None:
     """Print batches and steps. Example: peftune plan recipes/summarize.yaml --world-size 2"""
-    _exit(debug, _plan, recipe, overrides or [], world_size)
+    exit_after(debug, _plan, recipe, overrides or [], world_size)
 
 
 def _plan(path: Path, overrides: list[str], world_size: int) -> None:
@@ -116,7 +109,7 @@ def _plan(path: Path, overrides: list[str], world_size: int) -> None:
 def prepare(recipe: RecipePath, overrides: Overrides = None, debug: Debug = False) -> None:
     """Tokenise and check the data once, for all later runs, and print what became of it as JSON.
     Example: peftune prepare recipes/summarize.yaml"""
-    _exit(debug, _prepare, recipe, overrides or [])
+    exit_after(debug, _prepare, recipe, overrides or [])
 
 
 def _prepare(path: Path, overrides: list[str]) -> None:
@@ -135,7 +128,7 @@ def preview(
 ) -> None:
     """Show rows as the model sees them, learnt tokens in colour.
     Example: peftune preview recipes/summarize.yaml --rows 1 --html preview.html"""
-    _exit(debug, _preview, recipe, overrides or [], rows, html)
+    exit_after(debug, _preview, recipe, overrides or [], rows, html)
 
 
 def _preview(path: Path, overrides: list[str], rows: int, html: Path | None) -> None:
@@ -151,7 +144,7 @@ def _preview(path: Path, overrides: list[str], rows: int, html: Path | None) -> 
 @app.command()
 def evaluate(run: RunFolder, overrides: Overrides = None, debug: Debug = False) -> None:
     """Score a run's adapter and its base again. Example: peftune evaluate outputs/summarize"""
-    _exit(debug, _evaluate, run, overrides or [])
+    exit_after(debug, _evaluate, run, overrides or [])
 
 
 def _evaluate(run: Path, overrides: list[str]) -> None:
@@ -182,8 +175,8 @@ def merge(
     """Fold an adapter into its base. Example: peftune merge outputs/summarize --out merged"""
     place = (folder, overrides or [], base, dtype)
     if also:
-        _exit(debug, _merge_several, place, out, also, weight, combination, density)
-    _exit(debug, _merge, place, out, verify, quantize)
+        exit_after(debug, _merge_several, place, out, also, weight, combination, density)
+    exit_after(debug, _merge, place, out, verify, quantize)
 
 
 def _merge(place: Any, out: Path | None, verify: bool, quantize: str | None) -> None:
@@ -222,7 +215,7 @@ def export(
 ) -> None:
     """Give a run's adapter away, opened and compared first.
     Example: peftune export outputs/summarize --to shipped"""
-    _exit(debug, _export, run, to, merged, public, overrides or [])
+    exit_after(debug, _export, run, to, merged, public, overrides or [])
 
 
 def _export(run: Path, to: str, merged: bool, public: bool, overrides: list[str]) -> None:
@@ -240,7 +233,7 @@ def reproduce(
 ) -> None:
     """Run the recipe of a model card again and compare the results.
     Example: peftune reproduce outputs/summarize --out again"""
-    _exit(debug, _reproduce, model, out, overrides or [])
+    exit_after(debug, _reproduce, model, out, overrides or [])
 
 
 def _reproduce(model: str, out: Path, overrides: list[str]) -> None:
@@ -256,7 +249,7 @@ def matrix(
 ) -> None:
     """Print what works together, or ask about one cell.
     Example: peftune matrix --cell engine=zero3,quantization=bnb-nf4,adapter=dora"""
-    _exit(debug, _matrix, cell)
+    exit_after(debug, _matrix, cell)
 
 
 def _matrix(cell: str) -> None:
@@ -277,6 +270,10 @@ def env() -> None:
     from peftune.environment import print_environment
 
     print_environment()
+
+
+app.command()(cluster_cli.launch)
+app.command()(cluster_cli.status)
 
 
 def main() -> None:

@@ -13,12 +13,14 @@ from peftune.errors import LaunchError, RecipeError
 from peftune.model.location import check_model_files
 from peftune.plan import global_batch_size
 from peftune.recipe import Recipe
+from peftune.records import read_json
 from peftune.resolved import origins, typed
 from peftune.tasks import TASKS
 from peftune.unread import BY_RECIPE, refuse_unread
 
 RUN_MARK, FINISHED = "recipe.yaml", "all_results.json"
 """What is written first into a run's folder, and what last."""
+ENVIRONMENT = "environment.json"
 
 
 def check_recipe(recipe: Recipe, launch: Launch) -> None:
@@ -35,7 +37,7 @@ def check_recipe(recipe: Recipe, launch: Launch) -> None:
     _check_trackers(recipe)
     check_roles(recipe.data, TASKS[recipe.task].roles)
     check_model_files(recipe.model)
-    check_output_folder(recipe, launch.restarts > 0)
+    check_output_folder(recipe, launch)
 
 
 def check_claims(recipe: Recipe, launch: Launch) -> None:
@@ -82,14 +84,14 @@ def _check_trackers(recipe: Recipe) -> None:
             )
 
 
-def check_output_folder(recipe: Recipe, restarted: bool) -> None:
+def check_output_folder(recipe: Recipe, launch: Launch) -> None:
     """The output folder must be new or empty, or hold a run that may go on or be replaced."""
     folder = Path(recipe.output_dir)
     # os.path answers False for a place that may not be looked into, where pathlib raises.
     if os.path.isfile(folder):
         raise RecipeError(f"output_dir: {recipe.output_dir!r} is a file; name a folder.")
     if os.path.isdir(folder) and _holds_something(folder):
-        _check_run(recipe, folder, restarted)
+        _check_run(recipe, folder, began_here(folder, launch))
     named = recipe.resume.checkpoint
     if named not in (None, "auto") and not os.path.isdir(folder / named):
         raise RecipeError(
@@ -107,14 +109,20 @@ def check_output_folder(recipe: Recipe, restarted: bool) -> None:
         ) from error
 
 
+def began_here(folder: Path, launch: Launch) -> bool:
+    """Whether the run in `folder` was begun by the same job, which has been started again since."""
+    began = read_json(folder / ENVIRONMENT).get("started_by")
+    return launch.restarts > 0 and began == launch.started_by
+
+
 def _holds_something(folder: Path) -> bool:
     """A run that was killed over its first file has left nothing."""
     return any(path.name != f"{RUN_MARK}.partial" for path in folder.iterdir())
 
 
-def _check_run(recipe: Recipe, folder: Path, restarted: bool) -> None:
+def _check_run(recipe: Recipe, folder: Path, began: bool) -> None:
     wanted, is_run = recipe.resume.checkpoint, (folder / RUN_MARK).is_file()
-    if is_run and (wanted or recipe.overwrite_output_dir or restarted):
+    if is_run and (wanted or recipe.overwrite_output_dir or began):
         return
     if is_run:
         raise RecipeError(f"output_dir: {recipe.output_dir!r} {_held(folder)}")

@@ -28,6 +28,7 @@ from peftune.fitting import Fit, fit
 from peftune.measurement import measure, report_results, require_room_for_answers
 from peftune.model.base import load_skeleton
 from peftune.model.unpadding import is_unpadded
+from peftune.preflight.perform import check_links, preflight
 from peftune.preparation import plan_for, prepare_data
 from peftune.recipe import Recipe
 from peftune.resuming import (
@@ -55,16 +56,25 @@ def run(recipe: Recipe, launch: Launch) -> None:
 
     Raises Interrupted when a signal or `train.max_hours` stops it before the end.
     """
-    started = time.monotonic()
-    folder = Path(recipe.output_dir)
+    started, folder = time.monotonic(), Path(recipe.output_dir)
     with Signals() as signals, naming_the_checkpoint(folder):
-        check_device(launch, torch.cuda.device_count())
         check_machine(recipe, launch, torch.cuda.device_count())
-        prepared = prepare_data(recipe, shows=launch.rank == 0)
-        plan = plan_for(recipe, len(prepared.rows["train"]), launch.world_size)
-        with joined_ranks(launch, recipe.train.report_to, str(folder)) as ranks:
-            context = Run(recipe, launch, ranks, prepared, plan, folder)
+        with on_ranks(recipe, launch, folder, recipe.train.report_to) as context:
             run_on_ranks(context, signals, started)
+
+
+@contextmanager
+def on_ranks(
+    recipe: Recipe, launch: Launch, folder: Path, log_with: tuple[str, ...] = ()
+) -> Iterator[Run]:
+    """Inside, all ranks have met, have their rows and know each other; nothing heavy is loaded yet."""
+    check_device(launch, torch.cuda.device_count())
+    meeting = preflight(recipe, launch)
+    prepared = prepare_data(recipe, shows=launch.rank == 0)
+    plan = plan_for(recipe, len(prepared.rows["train"]), launch.world_size)
+    with joined_ranks(launch, log_with, str(folder), recipe.ranks, meeting) as ranks:
+        check_links(ranks, recipe, prepared)
+        yield Run(recipe, launch, ranks, prepared, plan, folder)
 
 
 @contextmanager
@@ -91,6 +101,7 @@ def run_on_ranks(context: Run, signals: Signals, started: float) -> None:
     at("loading the model")
     engine = start_engine(context, adapted_model(context))
     open_folder(context, start)
+    context.ranks.keep_record(context.folder)
     if context.ranks.is_main:
         # The first checkpoint wants it, and hashing the base weights takes a while.
         Thread(target=identity, name="identity", daemon=True).start()
@@ -161,10 +172,9 @@ def start_engine(context: Run, model: PeftModel) -> Engine:
 def trackers(context: Run, start: Beginning) -> Iterator[Any]:
     """The function that sends numbers to the experiment trackers of `train.report_to`."""
     accelerator, recipe = context.ranks.accelerator, context.recipe
-    name = recipe.train.run_name or context.folder.name
     ids = start.progress.trackers if start.progress else {}
     accelerator.init_trackers(
-        name,
+        recipe.train.run_name or context.folder.name,
         config={"task": recipe.task, "seed": recipe.seed},
         init_kwargs=resumed_arguments(ids, start.found.step),
     )
@@ -212,12 +222,8 @@ def rehearse(
 
 def selftest_recipe(recipe: Recipe, launch: Launch) -> None:
     """`peftune selftest`: every check on the recipe as it would be trained; writes nothing."""
-    check_device(launch, torch.cuda.device_count())
-    prepared = prepare_data(recipe, shows=launch.rank == 0)
-    plan = plan_for(recipe, len(prepared.rows["train"]), launch.world_size)
-    folder = Path(recipe.output_dir)
-    with joined_ranks(launch, (), str(folder)) as ranks:
-        selftest_on_ranks(Run(recipe, launch, ranks, prepared, plan, folder))
+    with on_ranks(recipe, launch, Path(recipe.output_dir)) as context:
+        selftest_on_ranks(context)
 
 
 def selftest_on_ranks(context: Run) -> None:
@@ -230,11 +236,8 @@ def selftest_on_ranks(context: Run) -> None:
 
 def evaluate_run(recipe: Recipe, launch: Launch, folder: Path) -> None:
     """Measure base and adapter of a finished run again, and rewrite its results."""
-    check_device(launch, torch.cuda.device_count())
-    prepared = prepare_data(recipe)
-    plan = plan_for(recipe, len(prepared.rows["train"]), launch.world_size)
-    with joined_ranks(launch, (), str(folder)) as ranks:
-        measure_again(Run(recipe, launch, ranks, prepared, plan, folder))
+    with on_ranks(recipe, launch, folder) as context:
+        measure_again(context)
 
 
 def measure_again(context: Run) -> None:

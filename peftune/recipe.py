@@ -11,6 +11,7 @@ from pydantic_core import ErrorDetails
 from peftune.adapters import AdapterSection
 from peftune.checkpoint.section import Resume, ResumeSection
 from peftune.data.section import DataSection
+from peftune.engines.section import RanksSection
 from peftune.errors import RecipeError, did_you_mean
 from peftune.evaluation.section import EvaluationSection
 from peftune.export.section import ExportSection
@@ -57,6 +58,7 @@ class Recipe(Section):
     selftest: SelftestSection = SelftestSection()
     evaluation: EvaluationSection = EvaluationSection()
     export: ExportSection = ExportSection()
+    ranks: RanksSection = RanksSection()
 
     _source: Source = PrivateAttr(default_factory=Source)
 

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import socket
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import cache
@@ -28,7 +27,7 @@ from peftune.checkpoint.identity import (
     weights_digest,
 )
 from peftune.checkpoint.state import Progress, State, read_progress, read_state
-from peftune.compatibility import FINISHED, RUN_MARK
+from peftune.compatibility import ENVIRONMENT, FINISHED, RUN_MARK, began_here
 from peftune.context import Run
 from peftune.data.report import data_report
 from peftune.engines.engine import Engine
@@ -41,7 +40,7 @@ from peftune.resolved import resolved_yaml
 from peftune.training.reporting import METRICS, Reporter
 from peftune.training.selection import Selection
 
-DATA_REPORT, ENVIRONMENT = "data_report.json", "environment.json"
+DATA_REPORT = "data_report.json"
 Tensors = dict[str, torch.Tensor]
 
 
@@ -91,15 +90,8 @@ def beginning(context: Run, identity: Callable[[], dict[str, Any]]) -> Beginning
 
 def wanted_checkpoint(context: Run) -> str | None:
     """What the recipe asks for; a restart by the launcher goes on with what its processes began."""
-    began = read_json(context.folder / ENVIRONMENT).get("started_by")
-    if context.launch.restarts and began == started_by():
-        return "auto"
-    return context.recipe.resume.checkpoint
-
-
-def started_by() -> str:
-    """Host and process that started this one; a launcher stays the same over restarts."""
-    return f"{socket.gethostname()}:{os.getppid()}"
+    began = began_here(context.folder, context.launch)
+    return "auto" if began else context.recipe.resume.checkpoint
 
 
 def changed_since_end(context: Run) -> dict[str, str] | None:
@@ -164,12 +156,15 @@ def open_folder(context: Run, start: Beginning) -> None:
                 written = int(start.progress.totals["metrics_bytes"])
                 os.truncate(log, min(log.stat().st_size, written))
         write_text(context.folder / RUN_MARK, resolved_yaml(context.recipe, context.launch))
-        write_json(
-            context.folder / DATA_REPORT,
-            data_report(context.prepared.reports, context.prepared.stores),
-        )
-        launched = {**asdict(context.launch), "versions": versions(), "started_by": started_by()}
+        launched = {
+            **asdict(context.launch),
+            "versions": versions(),
+            "started_by": context.launch.started_by,
+            "total_steps": context.plan.total_steps,
+        }
         write_json(context.folder / ENVIRONMENT, launched)
+        reports = data_report(context.prepared.reports, context.prepared.stores)
+        write_json(context.folder / DATA_REPORT, reports)
     context.ranks.wait()
 
 

@@ -12,10 +12,16 @@ FILES = sorted(path for path in PACKAGE.rglob("*.py"))
 # A higher number may import a lower one; equal numbers only inside their own folder.
 LEVELS = {
     "run": 9,
+    "__main__": 9,
+    "node": 9,
     "cli": 8,
+    "cluster_cli": 8,
     "pipeline": 7,
     "publishing": 7,
     "reproducing": 7,
+    "schedulers": 6,
+    "preflight": 6,
+    "status": 6,
     "selftest": 6,
     "fitting": 6,
     "resuming": 6,
@@ -56,6 +62,7 @@ LEVELS = {
     "errors": -1,
     "allocator": -1,
     "section": 0,
+    "verbs": 0,
     "records": 0,
     "fingerprints": 0,
     "foreign_names": 0,
@@ -66,6 +73,7 @@ LEVELS = {
 }
 # Files of one level that belong together.
 TOGETHER = {
+    ("cli", "cluster_cli"),
     ("recipe", "recipe_file"),
     ("recipe", "resolved"),
     ("recipe_file", "resolved"),

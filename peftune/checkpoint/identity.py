@@ -26,6 +26,7 @@ NO_NUMBER: Any = {
     "selftest": True,
     "evaluation": True,
     "export": True,
+    "ranks": True,
     "model": {"model_name_or_path", "revision", "trust_remote_code"},
     "data": {"path", "name", "revision", "train", "validation", "test", "mixture", "chat_template"},
     "train": {

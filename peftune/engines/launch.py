@@ -3,11 +3,15 @@
 Source of the variables: accelerate's `utils/launch.py`.
 """
 
+import os
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from peftune.errors import LaunchError
 
+JOB, RESTARTS = "PEFTUNE_JOB", "PEFTUNE_RESTARTS"
+"""Variables that a job script sets."""
 UNSET = ("no", "none", "auto", "false", "")
 """What the launcher hands on for a setting that nobody made."""
 
@@ -39,12 +43,19 @@ class Launch:
     """What decided each of these values: a variable with the launcher's key, or `default`."""
     claims: tuple[Claim, ...] = ()
     restarts: int = 0
-    """How often the launcher has started these processes again after one of them died."""
+    """How often the launcher, or the scheduler, has started these processes again."""
+    job: str = ""
+    """The scheduler's name for what these processes belong to, the same after a restart."""
 
     @property
     def sharded(self) -> bool:
         """Parameters are split over the ranks, so every rank must run every forward pass."""
         return self.engine in ("zero3", "fsdp2")
+
+    @property
+    def started_by(self) -> str:
+        """The scheduler's job, or host and process that started this one; the same after a restart."""
+        return self.job or f"{socket.gethostname()}:{os.getppid()}"
 
 
 def read_launch(environ: Mapping[str, str]) -> Launch:
@@ -69,7 +80,8 @@ def read_launch(environ: Mapping[str, str]) -> Launch:
         offload=_offload(environ),
         origins=_origins(environ),
         claims=_claims(environ),
-        restarts=int(environ.get("TORCHELASTIC_RESTART_COUNT", "0")),
+        restarts=int(environ.get(RESTARTS, environ.get("TORCHELASTIC_RESTART_COUNT", "0"))),
+        job=environ.get(JOB, ""),
     )
 
 

@@ -1,8 +1,10 @@
-"""Lines between the ranks that tell when one of them is gone.
+"""Lines between the ranks that tell when one of them is gone, silent or stuck.
 
 A collective waits for a dead rank until its own timeout, which is half an hour. Here every rank holds
 a connection to rank 0; the system closes the connections of a process that dies, whatever killed it,
-and whoever sees that ends its own process with the rank, the host and the last stage in one line.
+and whoever sees that ends its own process with the rank, the host and the last stage in one line. Over
+the same connections goes a heartbeat, so that a process that is stopped, a host that is cut off and a
+rank that hangs are told by what is missing.
 """
 
 import json
@@ -11,86 +13,175 @@ import secrets
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
+
+from peftune.engines.heartbeat import BEAT_S, Heartbeat, Record, main_stack
+from peftune.engines.section import RanksSection
 
 GRACE_S = 5.0
 """How long a rank may take to end by itself after another has ended with an error."""
 NOTICE_S = 2.0
 """How long word of another rank's end may take."""
 CONNECT_S = 20.0
-# A host that loses power closes nothing: about twelve seconds without an answer count as the end.
-KEEPALIVE = ((socket.TCP_KEEPIDLE, 6), (socket.TCP_KEEPINTVL, 2), (socket.TCP_KEEPCNT, 3))
+UNANSWERED_S = 12
+"""How long a host may leave what it was sent without an answer: then it has lost power, or the link."""
+SUSPENDED_S = 10 * BEAT_S
+"""A gap between two of our own heartbeats after which nobody else can be blamed for silence."""
+KEEPALIVE = (
+    (socket.TCP_KEEPIDLE, 6),
+    (socket.TCP_KEEPINTVL, 2),
+    (socket.TCP_KEEPCNT, 3),
+    (socket.TCP_USER_TIMEOUT, 1000 * UNANSWERED_S),
+)
 
 
 class Peer:
     """The other end of one connection."""
 
-    def __init__(self, connection: socket.socket, rank: int, host: str, stage: str) -> None:
-        self.connection, self.rank, self.host, self.stage = connection, rank, host, stage
+    def __init__(self, connection: socket.socket, rank: int) -> None:
+        self.connection, self.beat = connection, Heartbeat(rank, "")
         self.lines = connection.makefile("r", encoding="utf-8")
+        self.lock = threading.Lock()
 
     def say(self, **message: Any) -> None:
         """Send a message; whoever is gone hears nothing, which its own thread notices."""
         try:
-            self.connection.sendall((json.dumps(message) + "\n").encode())
+            with self.lock:
+                self.connection.sendall((json.dumps(message) + "\n").encode())
         except OSError:
             return
+
+    def hear(self, message: dict[str, Any]) -> None:
+        """Take down what it says of itself."""
+        beat, now = self.beat, time.monotonic()
+        beat.heard, beat.moved = now, now - message.get("idle_s", 0.0)
+        beat.stage, beat.stack = message.get("stage", beat.stage), message.get("stack", beat.stack)
 
 
 class Lifeline:
     """This rank's connections: rank 0 has one to each other rank, and each of these one to rank 0."""
 
-    def __init__(self, rank: int, peers: list[Peer]) -> None:
-        self.rank, self.peers, self.closed = rank, peers, False
-        self.lost = threading.Event()
+    def __init__(self, own: Heartbeat, peers: list[Peer], patience: RanksSection) -> None:
+        self.own, self.peers, self.patience = own, peers, patience
+        self.record: Record | None = None
+        """Set on rank 0 when the run has a folder."""
+        self.closed, self.lost = threading.Event(), threading.Event()
         for peer in peers:
             threading.Thread(target=self._listen, args=(peer,), daemon=True).start()
+        threading.Thread(target=self._live, name="heartbeat", daemon=True).start()
 
     def at(self, stage: str) -> None:
         """Tell rank 0 what this rank does now. It needs no answer: all ranks do the same in turn."""
-        for peer in self.peers if self.rank > 0 else ():
-            peer.stage = stage
+        self.own.stage = stage
+        self.moved()
+        for peer in self.peers if self.own.rank > 0 else ():
+            # Rank 0 does the same, and says so once a second.
+            peer.beat.stage = stage
             peer.say(stage=stage)
 
-    def close(self, code: int) -> None:
+    def moved(self) -> None:
+        """Note that this rank gets on with its work."""
+        self.own.moved = time.monotonic()
+
+    def close(self, code: int, error: str = "") -> None:
         """Say goodbye: with 0 the others go on, with another code they end too."""
-        self.closed = True
+        self.closed.set()
         for peer in self.peers:
             peer.say(code=code)
+        self._record_end(code, error)
+
+    def _record_end(self, code: int, error: str) -> None:
+        if self.record is not None:
+            self.record.write(self.beats, code=code, error=error)
+
+    @property
+    def beats(self) -> list[Heartbeat]:
+        """Of this rank, and of those it is connected to, in rank order."""
+        return sorted([self.own, *(peer.beat for peer in self.peers)], key=lambda beat: beat.rank)
 
     def end_if_another_has(self) -> None:
         """After an error that may only follow from another rank's: end as that one does, if it does."""
-        if self.lost.wait(NOTICE_S):
+        if self.peers and self.lost.wait(NOTICE_S):
             # The thread that heard of it ends this process.
             threading.Event().wait(2 * GRACE_S)
 
+    def _live(self) -> None:
+        """Say each second where the main thread is, and look whether the others still do."""
+        before = time.monotonic()
+        while not self.closed.wait(BEAT_S):
+            now = time.monotonic()
+            if now - before > SUSPENDED_S:
+                for beat in self.beats:
+                    beat.heard = beat.moved = now
+            before = self.own.heard = now
+            self.own.stack = main_stack()
+            for peer in self.peers:
+                peer.say(stage=self.own.stage, stack=self.own.stack, idle_s=now - self.own.moved)
+            self._judge(now)
+            if self.record is not None:
+                self.record.write(self.beats)
+
+    def _judge(self, now: float) -> None:
+        """End where another rank is silent, or where no rank gets on with a step."""
+        for peer in self.peers:
+            silence_s = now - peer.beat.heard
+            if silence_s > self.patience.silent_s:
+                about = f"{peer.beat.name} has been silent for {silence_s:.0f} s, during"
+                self._end(
+                    1, f"{about} {peer.beat.stage}, last seen at {peer.beat.place}", peer.beat
+                )
+        idle_s = min(now - beat.moved for beat in self.beats)
+        stepping = self.own.stage.startswith("step ")
+        if self.own.rank == 0 and stepping and idle_s > self.patience.stalled_s:
+            self._end(1, *stuck(self.beats, idle_s))
+
     def _listen(self, peer: Peer) -> None:
         for message in _messages(peer):
-            peer.stage = message.get("stage", peer.stage)
             if "code" in message:
                 return self._goodbye(peer, message["code"], message.get("told", False))
-        self._end(1, f"rank {peer.rank} on {peer.host} is gone, during {peer.stage}")
+            peer.hear(message)
+        self._end(1, f"{peer.beat.name} is gone, during {peer.beat.stage}", peer.beat)
 
     def _goodbye(self, peer: Peer, code: int, told: bool) -> None:
         """An error that all ranks share is met by each of them; one of a single rank ends all."""
         if code == 0:
+            # It is done and says nothing more.
+            self.peers = [other for other in self.peers if other is not peer]
             return
         if told:
             os._exit(code)
         self.lost.set()
         threading.Event().wait(GRACE_S)
-        self._end(code, f"rank {peer.rank} on {peer.host} has ended, during {peer.stage}")
+        self._end(code, f"{peer.beat.name} has ended, during {peer.beat.stage}", peer.beat)
 
-    def _end(self, code: int, reason: str) -> None:
-        if self.closed:
+    def _end(self, code: int, reason: str, culprit: Heartbeat) -> None:
+        if self.closed.is_set():
             return
         # Rank 0 speaks for all, and rank 1 where rank 0 is what they have lost.
-        if self.rank <= 1:
-            print(f"error: {reason}; this run ends on every rank.", file=sys.stderr, flush=True)
+        if self.own.rank <= 1:
+            where = "".join(f"\n  {line}" for line in culprit.stack)
+            seen = f"\n{culprit.name} was last seen here:{where}" if where else ""
+            message = f"error: {reason}; this run ends on every rank.{seen}"
+            print(message, file=sys.stderr, flush=True)
         for peer in self.peers:
             peer.say(code=code, told=True)
+        self._record_end(code, reason)
         os._exit(code)
+
+
+def stuck(beats: list[Heartbeat], idle_s: float) -> tuple[str, Heartbeat]:
+    """Who keeps all ranks waiting: those that do not wait themselves, or nobody can tell."""
+    found = [beat for beat in beats if not beat.waits]
+    named = found or beats
+    places = ", ".join(f"{beat.name} at {beat.place}" for beat in named[:4])
+    more = f" and {len(named) - 4} more" if len(named) > 4 else ""
+    who = "waited for" if found else "all wait for each other"
+    return (
+        f"no rank has got on for {idle_s:.0f} s, during {beats[0].stage}; {who}: {places}{more}",
+        named[0],
+    )
 
 
 def _messages(peer: Peer) -> Any:
@@ -103,7 +194,11 @@ def _messages(peer: Peer) -> Any:
 
 
 def connect(
-    rank: int, world_size: int, address: str, share: Callable[[list[Any]], list[Any]]
+    rank: int,
+    world_size: int,
+    address: str,
+    share: Callable[[list[Any]], list[Any]],
+    patience: RanksSection,
 ) -> Lifeline | None:
     """Connect all ranks to rank 0, whose host is `address`. `share` gathers lists of all ranks.
 
@@ -121,8 +216,8 @@ def connect(
     if not connected:
         return None
     for peer in peers:
-        peer.host = hosts[peer.rank]
-    return Lifeline(rank, peers)
+        peer.beat.host = hosts[peer.beat.rank]
+    return Lifeline(Heartbeat(rank, host), peers, patience)
 
 
 def _server(address: str) -> socket.socket:
@@ -141,11 +236,11 @@ def _accept(server: socket.socket, token: str, count: int) -> list[Peer]:
             connection, _ = server.accept()
             # A stranger may say nothing at all.
             connection.settimeout(CONNECT_S)
-            peer = Peer(connection, 0, "", "starting")
+            peer = Peer(connection, 0)
             hello: dict[str, Any] = next(_messages(peer), {})
             if hello.get("token") == token:
                 _keep_alive(connection)
-                peer.rank = hello["rank"]
+                peer.beat.rank = hello["rank"]
                 peers.append(peer)
     except TimeoutError:
         pass
@@ -159,7 +254,7 @@ def _dial(address: str, port: int, token: str, rank: int) -> list[Peer]:
     except OSError:
         return []
     _keep_alive(connection)
-    peer = Peer(connection, 0, "", "starting")
+    peer = Peer(connection, 0)
     peer.say(token=token, rank=rank)
     return [peer]
 

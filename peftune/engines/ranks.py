@@ -2,10 +2,12 @@
 
 import gc
 import os
+import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from traceback import clear_frames
 from typing import Any
 
@@ -15,9 +17,14 @@ from accelerate.utils import DistributedType, InitProcessGroupKwargs
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from peftune.allocator import keep_freed_memory
+from peftune.engines.heartbeat import Heartbeat, Record
 from peftune.engines.launch import Launch
 from peftune.engines.lifeline import Lifeline, connect
+from peftune.engines.meeting import Meeting, meet
+from peftune.engines.section import RanksSection
 from peftune.errors import PeftuneError
+
+PATIENCE = RanksSection()
 
 
 @dataclass(frozen=True)
@@ -26,7 +33,7 @@ class Ranks:
 
     accelerator: Accelerator
     lifeline: Lifeline | None = None
-    """None for a single process, and where the ranks cannot be connected."""
+    """None where the ranks cannot be connected."""
 
     @property
     def rank(self) -> int:
@@ -91,31 +98,49 @@ class Ranks:
         if self.lifeline is not None:
             self.lifeline.at(stage)
 
+    def moved(self) -> None:
+        """Say that this rank gets on, in the middle of a stage."""
+        if self.lifeline is not None:
+            self.lifeline.moved()
+
+    def keep_record(self, folder: Path) -> None:
+        """Let rank 0 write into `folder` what all ranks do, from now on."""
+        if self.lifeline is not None and self.is_main:
+            self.lifeline.record = Record(folder)
+
     def wait(self) -> None:
         """Return when every rank has arrived; a collective."""
         self.accelerator.wait_for_everyone()
 
-    def hang_up(self, code: int) -> None:
-        """Tell the others that this process ends with `code`."""
+    def hang_up(self, code: int, error: str = "") -> None:
+        """Tell the others that this process ends with `code`, and why."""
         if self.lifeline is not None:
-            self.lifeline.close(code)
+            self.lifeline.close(code, error)
 
-    def hang_up_after_an_error(self) -> None:
+    def hang_up_after_an_error(self, error: BaseException) -> None:
         """A collective fails as well where another rank has ended, and that one's end is the reason."""
         if self.lifeline is not None:
             self.lifeline.end_if_another_has()
-        self.hang_up(1)
+        self.hang_up(1, f"{type(error).__name__}: {error}")
 
-    def leave(self, code: int = 0) -> None:
+    def leave(self, code: int = 0, error: str = "") -> None:
         """End the process group, after everything that refers to it."""
-        self.hang_up(code)
+        self.hang_up(code, error)
         gc.collect()
         self.accelerator.state.destroy_process_group()
 
 
 @contextmanager
-def joined_ranks(launch: Launch, log_with: tuple[str, ...], project_dir: str) -> Iterator[Ranks]:
+def joined_ranks(
+    launch: Launch,
+    log_with: tuple[str, ...],
+    project_dir: str,
+    patience: RanksSection = PATIENCE,
+    meeting: Meeting | None = None,
+) -> Iterator[Ranks]:
     """Inside the block this process belongs to the group that the launcher prepared.
+
+    `meeting` is where the ranks have met already.
 
     The last reference to a gloo group waits for the group's threads. Python's references release
     the interpreter lock for that and the one in DistributedDataParallel does not, so a thread that
@@ -123,21 +148,27 @@ def joined_ranks(launch: Launch, log_with: tuple[str, ...], project_dir: str) ->
     built is therefore collected before the group is left, so the block must not leave an engine
     behind in a variable of its own.
     """
-    ranks = start_ranks(launch, log_with, project_dir)
+    ranks = start_ranks(launch, log_with, project_dir, patience, meeting)
     try:
         yield ranks
     except BaseException as error:
         # The frames of the traceback hold the engine.
         clear_frames(error.__traceback__)
         if isinstance(error, PeftuneError):
-            ranks.leave(error.exit_code)
+            ranks.leave(error.exit_code, str(error))
         else:
-            ranks.hang_up_after_an_error()
+            ranks.hang_up_after_an_error(error)
         raise
     ranks.leave()
 
 
-def start_ranks(launch: Launch, log_with: tuple[str, ...], project_dir: str) -> Ranks:
+def start_ranks(
+    launch: Launch,
+    log_with: tuple[str, ...],
+    project_dir: str,
+    patience: RanksSection,
+    meeting: Meeting | None,
+) -> Ranks:
     """Join the process group that the launcher prepared.
 
     CPU ranks need the gloo backend by name: under DeepSpeed Accelerate otherwise sees one process.
@@ -150,8 +181,8 @@ def start_ranks(launch: Launch, log_with: tuple[str, ...], project_dir: str) -> 
         keep_freed_memory()
         if launch.world_size > 1:
             handlers.append(InitProcessGroupKwargs(backend="gloo"))
-    if launch.world_size > 1 and launch.restarts:
-        meet_again(launch)
+    if launch.world_size > 1:
+        form_group(launch, meeting or meet(launch, {}, patience))
     accelerator = Accelerator(
         mixed_precision="no",
         gradient_accumulation_steps=1,
@@ -163,35 +194,26 @@ def start_ranks(launch: Launch, log_with: tuple[str, ...], project_dir: str) -> 
         # Accelerate has told transformers to shard every model it loads, on whichever ranks load
         # it: the engine shards one model, after the adapter is on it, and a merge loads another.
         unset_hf_deepspeed_config()
-    return connected(Ranks(accelerator))
+    return connected(Ranks(accelerator), patience)
 
 
-def meet_again(launch: Launch) -> None:
-    """Join the group of ranks that were started again.
-
-    A launcher with a static rendezvous keeps one store over all restarts, where torch expects a new
-    one: ranks would look for each other where those before them were.
-    """
-    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    held_by_launcher = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-    store = torch.distributed.TCPStore(
-        host, port, launch.world_size, is_master=launch.rank == 0 and not held_by_launcher
-    )
+def form_group(launch: Launch, meeting: Meeting) -> None:
+    """Make the process group of ranks that have met."""
     on_gpu = torch.cuda.is_available() and not launch.use_cpu
     torch.distributed.init_process_group(
         "nccl" if on_gpu else "gloo",
-        store=torch.distributed.PrefixStore(f"restart-{launch.restarts}", store),
+        store=meeting.store,
         rank=launch.rank,
         world_size=launch.world_size,
     )
 
 
-def connected(ranks: Ranks) -> Ranks:
+def connected(ranks: Ranks, patience: RanksSection) -> Ranks:
     """The same ranks, holding on to each other."""
     if ranks.world_size == 1:
-        return ranks
+        return replace(ranks, lifeline=Lifeline(Heartbeat(0, socket.gethostname()), [], patience))
     address = os.environ["MASTER_ADDR"]
-    lifeline = connect(ranks.rank, ranks.world_size, address, ranks.gather_objects)
+    lifeline = connect(ranks.rank, ranks.world_size, address, ranks.gather_objects, patience)
     if lifeline is None and ranks.is_main:
         print(
             f"warning: not every rank could connect to rank 0 at {address}, so a rank that dies is only "

@@ -190,6 +190,7 @@ def accumulate(
             nll = training_nll_sum(training, batch, row_draws(training.seed, step, batch))
             engine.backward(nll * scale)
         nll_sum += nll.detach().double().cpu()
+        engine.ranks.moved()
     return nll_sum
 
 

@@ -1,0 +1,30 @@
+"""The recipe's `ranks:` section: how long ranks have patience with each other. Changes no number."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from peftune.section import Items, Section
+
+PreflightName = Literal[
+    "versions", "recipe", "weights", "memory", "disk", "gpu", "clock", "link", "data"
+]
+
+
+class RanksSection(Section):
+    """What ranks expect of each other, and of the machines they are on."""
+
+    wait_s: float = Field(600.0, gt=0)
+    """Seconds that a rank waits for the others to start; who is missing is said after a few."""
+
+    silent_s: float = Field(60.0, ge=2)
+    """A rank that says nothing for so many seconds ends the run on all others."""
+
+    stalled_s: float = Field(900.0, gt=0)
+    """So does a step in which no rank gets through a forward or backward pass for so many seconds."""
+
+    min_bandwidth: float = Field(1.0, gt=0)
+    """Slowest link between nodes that will do, in megabytes per second of an all-reduce."""
+
+    accept: Items[PreflightName] = ()
+    """Checks of the preflight that may fail, by name; they are warnings then."""

@@ -1,0 +1,146 @@
+"""Starts the ranks of one node for a scheduler, and ends as they do.
+
+python -m peftune.node --config-file FILE --nodes N --processes P --node-rank-from VARIABLE RECIPE
+[section.key=value …]
+
+The first node is MASTER_ADDR, at MASTER_PORT. A scheduler acts on exit codes and has its own patience
+after a signal, where `accelerate launch` turns every code into 1 and kills ranks that take longer than
+thirty seconds over their last checkpoint. So the ranks are started here, with the variables that
+Accelerate makes of its file.
+"""
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Self
+
+RUN = Path(__file__).resolve().parent / "run.py"
+STOPPED = 75
+PATIENCE_S = 120.0
+"""How long ranks may live after one of them has failed."""
+POLL_S = 0.1
+OTHER = {
+    signal.SIGTERM: signal.SIGUSR1,
+    signal.SIGUSR1: signal.SIGTERM,
+    signal.SIGINT: signal.SIGUSR1,
+}
+"""What is passed on for a signal. Some schedulers tell every process of a node themselves, and the
+second signal of one kind would end a rank at once; the second of another kind changes nothing."""
+
+
+def main() -> int:
+    """Start the ranks of this node; returns the exit code of the node."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--config-file", required=True)
+    parser.add_argument("--nodes", type=int, required=True)
+    parser.add_argument("--processes", type=int, required=True)
+    parser.add_argument("--node-rank-from", required=True)
+    parser.add_argument("run", nargs=argparse.REMAINDER)
+    given = parser.parse_args()
+    with Ranks() as ranks:
+        shared = accelerate_variables(given.config_file, given.processes)
+        node = int(os.environ[given.node_rank_from])
+        for place in places(node, given.nodes, given.processes):
+            ranks.start([sys.executable, str(RUN), *given.run], shared | place)
+        return ranks.code()
+
+
+class Ranks:
+    """The processes of this node. Inside, signals are theirs."""
+
+    def __init__(self, patience_s: float = PATIENCE_S) -> None:
+        self.patience_s = patience_s
+        self.processes: list[subprocess.Popen[bytes]] = []
+        self.told = False
+
+    def __enter__(self) -> Self:
+        for number in OTHER:
+            signal.signal(number, self._tell)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for number in OTHER:
+            signal.signal(number, signal.SIG_DFL)
+
+    def _tell(self, number: int, frame: FrameType | None) -> None:
+        self.told = True
+        for process in self.processes:
+            process.send_signal(OTHER[signal.Signals(number)])
+
+    def start(self, command: Sequence[str], variables: Mapping[str, str]) -> None:
+        """Start one more, unless all have been told to stop before it began."""
+        if not self.told:
+            self.processes.append(subprocess.Popen(command, env=variables))
+
+    def code(self) -> int:
+        """The exit code of the node, when all have ended; after one that failed none has long."""
+        if not self.processes:
+            return STOPPED
+        failed_at = None
+        while any(process.poll() is None for process in self.processes):
+            if failed_at is None and any(process.poll() for process in self.processes):
+                failed_at = time.monotonic()
+            if failed_at is not None and time.monotonic() - failed_at > self.patience_s:
+                for process in self.processes:
+                    process.kill()
+            time.sleep(POLL_S)
+        return code_of([process.wait() for process in self.processes])
+
+
+def accelerate_variables(config_file: str, processes: int) -> dict[str, str]:
+    """What `accelerate launch` would put into the environment of every rank."""
+    from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+    from accelerate.utils.launch import (
+        prepare_deepspeed_cmd_env,
+        prepare_multi_gpu_env,
+        prepare_simple_launcher_cmd_env,
+    )
+
+    # Port 0 keeps Accelerate from asking whether another is free: rank 0 finds out when it listens.
+    layout = ["--num_machines", "1", "--num_processes", str(processes), "--main_process_port", "0"]
+    arguments = launch_command_parser().parse_args(
+        ["--config_file", config_file, *layout, str(RUN)]
+    )
+    arguments, defaults, _ = _validate_launch_command(arguments)
+    if arguments.use_deepspeed:
+        fields = ",".join(defaults.deepspeed_config)
+        arguments.deepspeed_fields_from_accelerate_config = fields
+        return prepare_deepspeed_cmd_env(arguments)[1]
+    if arguments.multi_gpu or arguments.use_fsdp:
+        return prepare_multi_gpu_env(arguments)
+    return prepare_simple_launcher_cmd_env(arguments)[1]
+
+
+def places(node: int, nodes: int, processes: int) -> Iterator[dict[str, str]]:
+    """The place of each rank of a node among all."""
+    for local in range(processes):
+        yield {
+            "RANK": str(node * processes + local),
+            "LOCAL_RANK": str(local),
+            "WORLD_SIZE": str(nodes * processes),
+            "LOCAL_WORLD_SIZE": str(processes),
+        }
+
+
+def code_of(codes: Sequence[int]) -> int:
+    """0 if all have it; else that of a rank that stopped as asked, or the first that says why."""
+    failed = [code for code in codes if code]
+    spoken = [code for code in failed if code > 0]
+    if STOPPED in failed:
+        return STOPPED
+    return spoken[0] if spoken else 128 - failed[0] if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

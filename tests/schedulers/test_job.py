@@ -1,0 +1,82 @@
+"""Site files, launcher's files and layouts: what is wrong is said before anything is queued."""
+
+from pathlib import Path
+
+import pytest
+
+from peftune.errors import LaunchError, RecipeError
+from peftune.schedulers.job import read_site
+from peftune.schedulers.launcher_file import read_launcher_file
+from tests.conftest import REPOSITORY
+from tests.schedulers.conftest import Site
+
+FILES = sorted((REPOSITORY / "accelerate_configs").glob("*.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("module: [cuda]", "module: is no key of a site's file. Did you mean modules?"),
+        ("slurm: {partiton: gpu}", "slurm.partiton: is no key of a site's file."),
+        ("gpus_per_node: 0", "gpus_per_node: input should be greater than or equal to 1."),
+        ('modules: ["a; rm -rf /"]', "modules.0: string should match pattern"),
+        ('setup: ["one\\ntwo"]', "setup.0: string should match pattern"),
+        ("environment: {A-B: c}", "environment.A-B.[key]: string should match pattern"),
+        ("kubernetes: {namespace: a}", "kubernetes.image: field required."),
+    ],
+)
+def test_a_wrong_site_file_names_the_key(text: str, said: str, tmp_path: Path) -> None:
+    file = tmp_path / "site.yaml"
+    file.write_text(text)
+    with pytest.raises(RecipeError) as caught:
+        read_site(file)
+    assert str(caught.value).startswith(f"{file}: {said}")
+
+
+def test_a_site_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(LaunchError, match=r"--site: .*none.yaml: no such file\."):
+        read_site(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_every_shipped_launcher_file_is_read(file: Path) -> None:
+    found = read_launcher_file(file)
+    assert found.uses_gpus is not file.stem.startswith("cpu")
+    engine = next(name for name in ("zero1", "zero2", "zero3", "fsdp2", "") if name in file.stem)
+    assert found.engine == (engine or "ddp")
+    assert (found.machines, found.processes % found.machines) == (2 if "2x8" in file.stem else 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("distributed_type: TPU", "distributed_type is not one of NO, MULTI_GPU, DEEPSPEED, FSDP"),
+        ("- a", "distributed_type is not one of"),
+        ("a: b: c", "is not YAML"),
+        (
+            "distributed_type: FSDP\nnum_processes: two",
+            "num_processes: 'two' is not a whole number",
+        ),
+    ],
+)
+def test_a_file_that_is_no_launcher_file(text: str, said: str, tmp_path: Path) -> None:
+    file = tmp_path / "launcher.yaml"
+    file.write_text(text)
+    with pytest.raises(LaunchError) as caught:
+        read_launcher_file(file)
+    assert said in str(caught.value)
+
+
+def test_processes_are_those_of_all_nodes(site: Site) -> None:
+    """As Accelerate counts them: two of `cpu_ddp.yaml` are one on each of two nodes."""
+    assert (site.job().nodes, site.job().processes) == (2, 1)
+    assert site.job(nodes=1).processes == 2
+    with pytest.raises(
+        LaunchError, match="3 nodes cannot share 2 processes; give --processes a mul"
+    ):
+        site.job(nodes=3)
+
+
+def test_the_recipe_is_checked_for_all_ranks(site: Site) -> None:
+    with pytest.raises(RecipeError, match=r"3 is not a multiple of 4 \(2 rows per device × 2 dev"):
+        site.job("train.global_batch_size=3")
