@@ -13,6 +13,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -166,7 +167,7 @@ def after_steps(run: Path, count: int) -> None:
     wait_until(lambda: steps_of(run) >= count)
 
 
-def signal_to_the_job(cluster: Cluster, job: str, run: Path) -> None:
+def asked_to_stop(cluster: Cluster, job: str, run: Path) -> None:
     after_steps(run, 3)
     says(["scancel", "--signal=TERM", job], cluster.environment)
 
@@ -184,7 +185,7 @@ def time_limit(cluster: Cluster, job: str, run: Path) -> None:
     """SLURM counts in minutes: the run is told to stop well before the end of the second."""
 
 
-DISTURBANCES = {"signal": signal_to_the_job, "node": node_down, "limit": time_limit}
+DISTURBANCES = {"signal": asked_to_stop, "node": node_down, "limit": time_limit}
 
 
 def digest(run: Path, name: str) -> str:
@@ -201,6 +202,8 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, help="folder for the runs, to look at afterwards")
     parser.add_argument("overrides", nargs="*")
     chosen = parser.parse_args()
+    # Daemons are ended on the way out, however that is.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(1))
     folder = Path(tempfile.mkdtemp(prefix="peftune-slurm-"))
     runs = chosen.keep or folder / "runs"
     runs.mkdir(parents=True, exist_ok=True)

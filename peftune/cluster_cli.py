@@ -1,6 +1,7 @@
 """The verbs of the `peftune` command that deal with machines: each calls one function."""
 
 import json
+import sys
 import time
 from collections.abc import Callable
 from enum import StrEnum
@@ -58,10 +59,13 @@ def launch(
     exit_after(debug, _launch, job, SCHEDULERS[on], dry_run)
 
 
-def _launch(job: Callable[[], Job], scheduler: Any, dry_run: bool) -> None:
-    print(
-        scheduler.text(job()) if dry_run else scheduler.submit(job()), end="" if dry_run else "\n"
-    )
+def _launch(make: Callable[[], Job], scheduler: Any, dry_run: bool) -> None:
+    job = make()
+    print(job.layout, file=sys.stderr)
+    if dry_run:
+        print(scheduler.text(job), end="")
+    else:
+        print(scheduler.submit(job))
 
 
 def status(

@@ -22,16 +22,12 @@ from typing import Self
 
 RUN = Path(__file__).resolve().parent / "run.py"
 STOPPED = 75
+STOPPING = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+AGAIN_S = 2.0
+"""Ranks that are still starting hear nothing, so they are told until they have ended."""
 PATIENCE_S = 120.0
 """How long ranks may live after one of them has failed."""
 POLL_S = 0.1
-OTHER = {
-    signal.SIGTERM: signal.SIGUSR1,
-    signal.SIGUSR1: signal.SIGTERM,
-    signal.SIGINT: signal.SIGUSR1,
-}
-"""What is passed on for a signal. Some schedulers tell every process of a node themselves, and the
-second signal of one kind would end a rank at once; the second of another kind changes nothing."""
 
 
 def main() -> int:
@@ -43,25 +39,25 @@ def main() -> int:
     parser.add_argument("--node-rank-from", required=True)
     parser.add_argument("run", nargs=argparse.REMAINDER)
     given = parser.parse_args()
-    with Ranks() as ranks:
+    with Processes() as processes:
         shared = accelerate_variables(given.config_file, given.processes)
         node = int(os.environ[given.node_rank_from])
         for place in places(node, given.nodes, given.processes):
-            ranks.start([sys.executable, str(RUN), *given.run], shared | place)
-        return ranks.code()
+            processes.start([sys.executable, str(RUN), *given.run], shared | place)
+        return processes.code()
 
 
-class Ranks:
-    """The processes of this node. Inside, signals are theirs."""
+class Processes:
+    """The ranks of this node. Inside, signals are for them: each is told to stop until it has."""
 
     def __init__(self, patience_s: float = PATIENCE_S) -> None:
         self.patience_s = patience_s
-        self.processes: list[subprocess.Popen[bytes]] = []
-        self.told = False
+        self.started: list[subprocess.Popen[bytes]] = []
+        self.asked: int | None = None
 
     def __enter__(self) -> Self:
-        for number in OTHER:
-            signal.signal(number, self._tell)
+        for number in STOPPING:
+            signal.signal(number, self._ask)
         return self
 
     def __exit__(
@@ -70,32 +66,47 @@ class Ranks:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for number in OTHER:
+        for number in STOPPING:
             signal.signal(number, signal.SIG_DFL)
 
-    def _tell(self, number: int, frame: FrameType | None) -> None:
-        self.told = True
-        for process in self.processes:
-            process.send_signal(OTHER[signal.Signals(number)])
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        self.asked = self.asked or number
 
     def start(self, command: Sequence[str], variables: Mapping[str, str]) -> None:
-        """Start one more, unless all have been told to stop before it began."""
-        if not self.told:
-            self.processes.append(subprocess.Popen(command, env=variables))
+        """Start one more, unless all have been told to stop before it began.
+
+        Until it listens to signals itself they do not end it: an import is no place to stop at.
+        """
+        if self.asked is None:
+            process = subprocess.Popen(command, env=variables, preexec_fn=ignore_signals)
+            self.started.append(process)
 
     def code(self) -> int:
         """The exit code of the node, when all have ended; after one that failed none has long."""
-        if not self.processes:
-            return STOPPED
-        failed_at = None
-        while any(process.poll() is None for process in self.processes):
-            if failed_at is None and any(process.poll() for process in self.processes):
-                failed_at = time.monotonic()
-            if failed_at is not None and time.monotonic() - failed_at > self.patience_s:
-                for process in self.processes:
-                    process.kill()
+        failed_at, told_at = None, -AGAIN_S
+        while any(process.poll() is None for process in self.started):
+            now = time.monotonic()
+            if self.asked is not None and now - told_at >= AGAIN_S:
+                told_at = now
+                self.signal(signal.Signals(self.asked))
+            if failed_at is None and any(process.poll() for process in self.started):
+                failed_at = now
+            if failed_at is not None and now - failed_at > self.patience_s:
+                self.signal(signal.SIGKILL)
             time.sleep(POLL_S)
-        return code_of([process.wait() for process in self.processes])
+        codes = [process.wait() for process in self.started]
+        return code_of(codes) if codes else STOPPED
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it to all that have not ended."""
+        for process in self.started:
+            process.send_signal(number)
+
+
+def ignore_signals() -> None:
+    """In a process that is about to become another program."""
+    for number in STOPPING:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def accelerate_variables(config_file: str, processes: int) -> dict[str, str]:

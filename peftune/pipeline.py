@@ -57,7 +57,7 @@ def run(recipe: Recipe, launch: Launch) -> None:
     Raises Interrupted when a signal or `train.max_hours` stops it before the end.
     """
     started, folder = time.monotonic(), Path(recipe.output_dir)
-    with Signals() as signals, naming_the_checkpoint(folder):
+    with Signals(patient=bool(launch.job)) as signals, naming_the_checkpoint(folder):
         check_machine(recipe, launch, torch.cuda.device_count())
         with on_ranks(recipe, launch, folder, recipe.train.report_to) as context:
             run_on_ranks(context, signals, started)

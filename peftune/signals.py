@@ -14,10 +14,13 @@ STOPPING = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 class Signals:
     """Inside, the first signal of a kind is a request, and the second ends the process at once.
 
-    Launchers may follow one signal with another of a different kind, which changes nothing.
+    Launchers may follow one signal with another of a different kind, which changes nothing. Schedulers
+    say the same thing in several ways, and end by SIGKILL what does not obey: `patient` takes all
+    further signals for repetitions.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, patient: bool = False) -> None:
+        self.patient = patient
         self.received: signal.Signals | None = None
         self._waits = False
         self._before: dict[signal.Signals, Any] = {}
@@ -37,8 +40,11 @@ class Signals:
             signal.signal(number, handler)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        # The default action ends the process with 128 + the number of the signal.
-        signal.signal(number, signal.SIG_DFL)
+        if self.patient and self.received is not None:
+            return
+        if not self.patient:
+            # The default action ends the process with 128 + the number of the signal.
+            signal.signal(number, signal.SIG_DFL)
         self.received = self.received or signal.Signals(number)
         self._raise()
 

@@ -1,6 +1,8 @@
 """Every benchmark runs; how fast is for people to read. `checkpoint/test_kills.py` has the kills."""
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -73,3 +75,38 @@ def test_merging_is_measured(tmp_path: Path) -> None:
 def test_the_start_is_measured(tmp_path: Path) -> None:
     lines = run("start.py", tmp_path, "--pairs", "1").splitlines()
     assert len(lines) == 2 and all('"ratio"' in line for line in lines)
+
+
+NEEDS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+
+
+@pytest.mark.thorough
+@NEEDS_ROOT
+@pytest.mark.skipif(shutil.which("slurmctld") is None, reason="needs slurmctld, slurmd and munge")
+def test_a_real_slurm_queues_a_disturbed_run_again(tmp_path: Path) -> None:
+    """Asked to stop and with a node lost, the run ends as the one that nobody disturbed."""
+    small = [
+        "data.max_train_samples=64",
+        "data.max_validation_samples=4",
+        "data.max_test_samples=4",
+    ]
+    small += ["train.num_train_epochs=null", "train.max_steps=12", "train.eval_steps=4"]
+    small += ["export.merge=false", "evaluation.max_new_tokens=4"]
+    said = run("slurm.py", tmp_path, "--only", "signal,node", *small)
+    results = [json.loads(line) for line in said.splitlines()]
+    assert [one["run"] for one in results] == ["undisturbed", "signal", "node"]
+    for one in results:
+        assert one["JobState"] == "COMPLETED" and all(one["same"].values()), one
+    assert [one["Restarts"] for one in results] == ["0", "1", "1"]
+
+
+@pytest.mark.thorough
+@NEEDS_ROOT
+@pytest.mark.skipif(shutil.which("tc") is None, reason="needs network namespaces and tc")
+def test_two_hosts_lose_each_other(tmp_path: Path) -> None:
+    said = run("hosts.py", tmp_path, "--engines", "cpu_ddp", "--only", "cut,dead")
+    undisturbed, cut, dead = (json.loads(line) for line in said.splitlines())
+    assert undisturbed["codes"] == [0, 0]
+    for one in (cut, dead):
+        assert (one["codes"], one["resumed"], one["same"]) == ([1], [0, 0], True)
+        assert any("rank 1 on peftune-b is gone, during step " in line for line in one["said"])

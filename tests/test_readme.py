@@ -41,7 +41,7 @@ RECIPES = sorted((REPOSITORY / "recipes").glob("*.yaml"))
 LAUNCHER_FILES = sorted((REPOSITORY / "accelerate_configs").glob("*.yaml"))
 VERBS = (
     *("validate", "plan", "prepare", "preview", "selftest", "train", "evaluate", "merge", "matrix"),
-    *("resolve", "schema", "env", "export", "reproduce"),
+    *("resolve", "schema", "env", "export", "reproduce", "launch", "status"),
 )
 PORT = "29500"
 
@@ -65,9 +65,8 @@ def launches(node: str) -> list[str]:
 NEEDS_TWO_GPU_NODES = launches("10.0.0.1")
 TWO_CPU_NODES = launches("127.0.0.1")
 MAKE = [line for line in commands() if line.startswith("make ")]
-AFTER_A_RUN = [
-    line for line in commands() if re.match("peftune (evaluate|merge|export|reproduce) ", line)
-]
+LATER_VERBS = "peftune (evaluate|merge|export|reproduce|status) "
+AFTER_A_RUN = [line for line in commands() if re.match(LATER_VERBS, line)]
 LAUNCHED_SELFTEST = [line for line in commands() if "--selftest" in line]
 TRAINING = [
     line

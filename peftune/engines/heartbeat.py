@@ -6,6 +6,8 @@ Rank 0 hears of all ranks over the lifeline and writes `ranks.json` into the run
 import sys
 import threading
 import time
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from traceback import walk_stack
@@ -18,7 +20,7 @@ HEARTBEATS = "ranks.json"
 BEAT_S = 1.0
 WRITE_S = 5.0
 """A network drive need not see every heartbeat."""
-FRAMES, INNERMOST = 30, 6
+FRAMES, INNERMOST = 100, 6
 # Where a rank is that waits for others: inside a collective, or a backward pass that ends in one.
 WAITING = ("torch/distributed/", "torch/autograd/graph.py", "deepspeed/comm/")
 
@@ -63,25 +65,32 @@ def short(file: str) -> str:
     return file.rpartition("site-packages/")[2]
 
 
-@dataclass
 class Record:
     """The file of a run's heartbeats."""
 
-    folder: Path
-    written: float = 0.0
+    def __init__(self, folder: Path) -> None:
+        self.file, self.lock = folder / HEARTBEATS, threading.Lock()
+        self.written, self.ended = 0.0, False
 
-    def write(self, beats: list[Heartbeat], **more: Any) -> None:
-        """Write it unless that was done a moment ago; with `more` in any case."""
-        now = time.monotonic()
-        if now - self.written < WRITE_S and not more:
-            return
-        self.written, clock = now, time.time()
+    def write(self, beats: list[Heartbeat]) -> None:
+        """Write it, unless that was done a moment ago or the run has ended."""
+        with self.lock:
+            if not self.ended and time.monotonic() - self.written >= WRITE_S:
+                self._write(beats, {})
+
+    def end(self, beats: list[Heartbeat], code: int, error: str) -> None:
+        """Write it for the last time, with the exit code and the reason."""
+        with self.lock:
+            self.ended = True
+            self._write(beats, {"code": code, "error": error})
+
+    def _write(self, beats: list[Heartbeat], more: Mapping[str, Any]) -> None:
+        now, clock = time.monotonic(), time.time()
         ranks = [
             {**asdict(beat), "moved": clock - now + beat.moved, "heard": clock - now + beat.heard}
             for beat in beats
         ]
-        try:
-            write_json(self.folder / HEARTBEATS, {"time": clock, **more, "ranks": ranks})
-        except StorageError:
-            # Whoever trains meets the same disk, and says so.
-            return
+        self.written = now
+        # Whoever trains meets the same disk, and says so.
+        with suppress(StorageError):
+            write_json(self.file, {"time": clock, **more, "ranks": ranks})

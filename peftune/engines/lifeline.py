@@ -94,7 +94,7 @@ class Lifeline:
 
     def _record_end(self, code: int, error: str) -> None:
         if self.record is not None:
-            self.record.write(self.beats, code=code, error=error)
+            self.record.end(self.beats, code, error)
 
     @property
     def beats(self) -> list[Heartbeat]:

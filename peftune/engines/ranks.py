@@ -200,8 +200,11 @@ def start_ranks(
 def form_group(launch: Launch, meeting: Meeting) -> None:
     """Make the process group of ranks that have met."""
     on_gpu = torch.cuda.is_available() and not launch.use_cpu
+    # Offloaded shards are exchanged where they are: in host memory.
+    with_host = launch.engine == "fsdp2" and launch.offload
+    on_gpus = "cuda:nccl,cpu:gloo" if with_host else "nccl"
     torch.distributed.init_process_group(
-        "nccl" if on_gpu else "gloo",
+        on_gpus if on_gpu else "gloo",
         store=meeting.store,
         rank=launch.rank,
         world_size=launch.world_size,

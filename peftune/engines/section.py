@@ -23,8 +23,9 @@ class RanksSection(Section):
     stalled_s: float = Field(900.0, gt=0)
     """So does a step in which no rank gets through a forward or backward pass for so many seconds."""
 
-    min_bandwidth: float = Field(1.0, gt=0)
-    """Slowest link between nodes that will do, in megabytes per second of an all-reduce."""
+    min_bandwidth: float = Field(0.2, gt=0)
+    """Slowest link between ranks that will do, in megabytes per second of an all-reduce; set it to what
+    the network should have."""
 
     accept: Items[PreflightName] = ()
     """Checks of the preflight that may fail, by name; they are warnings then."""

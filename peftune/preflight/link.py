@@ -11,10 +11,11 @@ from peftune.engines.ranks import Ranks
 from peftune.engines.section import PreflightName
 from peftune.preflight.checks import MOST_SKEW_S
 
-SIZES = (65_536, 4_194_304)
-"""Bytes of the first all-reduce, and of one that is only made where the first was quick."""
-QUICK_S = 0.05
-TIMES = 3
+SMALL, LARGE = 65_536, 4_194_304
+"""Bytes of the first all-reduces, and of those that are only made where these were quick."""
+TIMES, MOST_TIMES = 3, 20
+"""How often each is made, and how often the first where the machine may just be busy."""
+BUDGET_S = 5.0
 MEGABYTE = 1e6
 
 
@@ -40,7 +41,7 @@ class Link:
 def measured_links(ranks: Ranks, stores: Mapping[str, str], slow: float) -> list[Link]:
     """Of all ranks, on every rank; a collective. `slow` is in bytes per second: below it each rank is
     measured alone with rank 0, to tell whose link it is."""
-    bandwidth = all_reduce_bandwidth(ranks)
+    bandwidth = all_reduce_bandwidth(ranks, slow)
     clock = time.time()
     to_main = pair_bandwidth(ranks) if bandwidth < slow else 0.0
     own = Link(ranks.rank, socket.gethostname(), clock, bandwidth, to_main, dict(stores))
@@ -48,32 +49,36 @@ def measured_links(ranks: Ranks, stores: Mapping[str, str], slow: float) -> list
     return links
 
 
-def all_reduce_bandwidth(ranks: Ranks) -> float:
-    """Bytes per second, the same on every rank: that of the slowest."""
-    bandwidth = 0.0
-    for size in SIZES:
-        seconds = best_seconds(ranks, size)
-        bandwidth = max(bandwidth, size / seconds)
-        if seconds > QUICK_S:
+def all_reduce_bandwidth(ranks: Ranks, slow: float) -> float:
+    """Bytes per second, the same on every rank. It stops when it has taken long enough."""
+    best, spent_s = 0.0, 0.0
+    for size in (SMALL, LARGE):
+        for count in range(MOST_TIMES):
+            if spent_s > BUDGET_S or (count >= TIMES and best >= slow):
+                break
+            seconds = all_reduce_seconds(ranks, size)
+            best, spent_s = max(best, size / seconds), spent_s + seconds
+        if best < slow:
             break
-    return bandwidth
+    return best
 
 
-def best_seconds(ranks: Ranks, size: int) -> float:
-    """Of some all-reduces, by the clock of the slowest rank."""
-    tensor, times = torch.zeros(size // 4, device=ranks.device), []
-    for _ in range(TIMES):
-        began = time.perf_counter()
-        torch.distributed.all_reduce(tensor)
-        times.append(time.perf_counter() - began)
-    slowest = torch.tensor(min(times), dtype=torch.float64, device=ranks.device)
-    torch.distributed.all_reduce(slowest, op=torch.distributed.ReduceOp.MAX)
-    return float(slowest)
+def all_reduce_seconds(ranks: Ranks, size: int) -> float:
+    """Of one all-reduce, by the clock of the slowest rank."""
+    tensor = torch.zeros(size // 4, device=ranks.device)
+    ranks.wait()
+    began = time.perf_counter()
+    torch.distributed.all_reduce(tensor)
+    # Its result is there when a number of it can be read.
+    tensor[0].item()
+    spent = torch.tensor(time.perf_counter() - began, dtype=torch.float64, device=ranks.device)
+    torch.distributed.all_reduce(spent, op=torch.distributed.ReduceOp.MAX)
+    return float(spent)
 
 
 def pair_bandwidth(ranks: Ranks) -> float:
     """Bytes per second of a message to rank 0 and back, each rank in turn."""
-    tensor, found = torch.zeros(SIZES[0] // 4, device=ranks.device), 0.0
+    tensor, found = torch.zeros(SMALL // 4, device=ranks.device), 0.0
     for other in range(1, ranks.world_size):
         began = time.perf_counter()
         if ranks.is_main:
@@ -82,7 +87,7 @@ def pair_bandwidth(ranks: Ranks) -> float:
         elif ranks.rank == other:
             torch.distributed.send(tensor, dst=0)
             torch.distributed.recv(tensor, src=0)
-            found = 2 * SIZES[0] / (time.perf_counter() - began)
+            found = 2 * SMALL / (time.perf_counter() - began)
         ranks.wait()
     return found
 

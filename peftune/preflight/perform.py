@@ -1,5 +1,6 @@
 """The preflight in order: who is there, what each has, and what lies between them."""
 
+import socket
 from collections.abc import Collection, Iterable
 from dataclasses import asdict
 
@@ -25,7 +26,7 @@ def preflight(recipe: Recipe, launch: Launch) -> Meeting | None:
     """
     facts = facts_of(recipe, launch)
     if launch.world_size == 1:
-        judge(found([Node(0, "this machine", facts)]), recipe.ranks.accept, is_main=True)
+        judge(found([Node(0, socket.gethostname(), facts)]), recipe.ranks.accept, is_main=True)
         return None
     meeting = meet(launch, asdict(facts), recipe.ranks)
     nodes = [Node(one.rank, one.host, facts_from(one.facts)) for one in meeting.arrivals]

@@ -51,6 +51,12 @@ class Job:
         return self.output_dir.name
 
     @property
+    def layout(self) -> str:
+        """In words."""
+        kind = "GPU" if self.launcher.uses_gpus else "CPU"
+        return f"{self.nodes} node(s) × {self.processes} {kind} rank(s), by {self.launcher.path}"
+
+    @property
     def folder(self) -> Path:
         """Scripts and logs of the jobs; not the run's own folder, which a run begins empty."""
         return self.output_dir.with_name(f"{self.name}{FOLDER_SUFFIX}")
@@ -144,6 +150,11 @@ def make_job(
         raise LaunchError(
             f"--nodes: {nodes} nodes cannot share {total} processes; give --processes a multiple of "
             f"{nodes}."
+        )
+    if limits.minutes is not None and limits.grace_s >= 60 * limits.minutes:
+        raise LaunchError(
+            f"--grace: {limits.grace_s} s are not less than --minutes {limits.minutes}: the run would be "
+            "told to stop as it starts."
         )
     path = recipe_path.absolute()
     output = Path(load_recipe(path, list(overrides)).output_dir).absolute()

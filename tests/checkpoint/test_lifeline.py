@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from peftune.status import read_status
 from tests.checkpoint.processes import Started, start
 from tests.conftest import write_recipe
 
@@ -55,6 +56,34 @@ def test_a_rank_that_only_waits_is_ended_too(recipe: Path, tmp_path: Path) -> No
     assert started.ranks[0].exitcode is None
     os.kill(started.pid(1), signal.SIGKILL)
     assert started.ended() == [1, -9]
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_stopped_rank_is_named_when_it_has_been_silent(
+    victim: int, recipe: Path, tmp_path: Path
+) -> None:
+    """A process that is stopped holds its connections and says nothing."""
+    more = ["train.max_steps=4000", "train.eval_steps=null", "ranks.silent_s=2"]
+    started = start(recipe, tmp_path / "run", more, 2)
+    started.wait_for("ranks.json")
+    started.wait_for("timings.jsonl")
+    os.kill(started.pid(victim), signal.SIGSTOP)
+    started.ranks[1 - victim].join(60)
+    assert started.ranks[1 - victim].exitcode == 1
+    os.kill(started.pid(victim), signal.SIGKILL)
+    (line,) = errors(started)
+    said = (
+        rf"error: rank {victim} on {HOST} has been silent for \d+ s, during step \d+, last seen at "
+        r"\S+:\d+ .+; this run ends on every rank\."
+    )
+    assert re.fullmatch(said, line)
+    stack = started.said.partition(
+        f"rank {victim} on {HOST.replace(chr(92), '')} was last seen here:\n"
+    )[2]
+    assert re.search(r"^  \S*peftune/training/loop\.py:\d+ train$", stack, re.MULTILINE)
+    if victim == 1:
+        found = read_status(started.run, time.time())
+        assert (found.state, found.last_error) == ("failed", line[7:].partition(";")[0])
 
 
 @pytest.mark.parametrize("victim", [0, 1])

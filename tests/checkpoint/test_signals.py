@@ -113,6 +113,14 @@ def test_outside_of_steps_a_signal_raises_and_inside_it_waits() -> None:
         assert signals.received is signal.SIGUSR1
 
 
+def test_a_scheduler_may_say_the_same_in_many_ways() -> None:
+    """It ends by SIGKILL what does not obey, so nothing else ends a run without its checkpoint."""
+    with Signals(patient=True) as signals, pytest.raises(Interrupted), signals.waiting():
+        for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGTERM, signal.SIGTERM):
+            os.kill(os.getpid(), number)
+        assert signals.received is signal.SIGTERM
+
+
 def test_signals_are_given_back() -> None:
     before = [signal.getsignal(signal.Signals[name]) for name in SIGNALS]
     with Signals():

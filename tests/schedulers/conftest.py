@@ -100,8 +100,27 @@ class Site:
             (self.folder / f"code-{node}").write_text(str(code))
 
 
+TREE = {
+    "task": "summarize",
+    "model": {"model_name_or_path": "embedded:decoder", "dtype": "float32"},
+    "data": {
+        "path": "embedded:dialogues",
+        "columns": {"completion": "summary"},
+        "prompt_template": "{dialogue}\nSummary:",
+    },
+    "adapter": {"method": "lora"},
+    "train": {
+        "per_device_train_batch_size": 2,
+        "global_batch_size": 8,
+        "max_steps": 6,
+        "learning_rate": 1.0e-3,
+    },
+}
+"""Nothing of it is loaded."""
+
+
 @pytest.fixture
-def site(recipe_tree: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
     commands = {"sbatch": SBATCH, "scontrol": SCONTROL, "srun": SRUN, "python": PYTHON}
     (tmp_path / "bin").mkdir()
     for name, text in commands.items():
@@ -110,4 +129,4 @@ def site(recipe_tree: dict[str, Any], tmp_path: Path, monkeypatch: pytest.Monkey
         file.chmod(file.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("LOG", str(tmp_path))
-    return Site(tmp_path, write_recipe(tmp_path, recipe_tree))
+    return Site(tmp_path, write_recipe(tmp_path, {**TREE, "output_dir": str(tmp_path / "run")}))

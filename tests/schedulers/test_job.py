@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from peftune.errors import LaunchError, RecipeError
+from peftune.errors import LaunchError, PeftuneError, RecipeError
 from peftune.schedulers.job import read_site
 from peftune.schedulers.launcher_file import read_launcher_file
+from peftune.schedulers.local import submit
 from tests.conftest import REPOSITORY
 from tests.schedulers.conftest import Site
 
@@ -80,3 +81,37 @@ def test_processes_are_those_of_all_nodes(site: Site) -> None:
 def test_the_recipe_is_checked_for_all_ranks(site: Site) -> None:
     with pytest.raises(RecipeError, match=r"3 is not a multiple of 4 \(2 rows per device × 2 dev"):
         site.job("train.global_batch_size=3")
+
+
+def test_a_run_that_would_be_stopped_as_it_starts_is_refused(site: Site) -> None:
+    with pytest.raises(LaunchError, match="--grace: 120 s are not less than --minutes 2"):
+        site.job(minutes=2)
+
+
+def test_the_verb_says_the_layout_and_prints_the_scripts(site: Site) -> None:
+    from typer.testing import CliRunner
+
+    from peftune import cli
+
+    done = CliRunner().invoke(
+        cli.app, ["launch", str(site.recipe), "--on", "slurm", "--nodes", "2", "--dry-run"]
+    )
+    assert (done.exit_code, done.stderr.startswith("2 node(s) × 1 CPU rank(s), by ")) == (0, True)
+    assert done.stdout.count("#!/bin/bash\n") == 2
+    wrong = CliRunner().invoke(cli.app, ["launch", str(site.recipe), "--nodes", "2"])
+    assert (wrong.exit_code, wrong.stdout) == (2, "")
+    assert "error: --on local: 2 node(s) and 1 run(s) were asked for" in wrong.stderr
+
+
+def test_here_the_tokens_come_first_and_the_training_only_after_them(site: Site) -> None:
+    """The interpreter is the stub, which stands for torch elastic as well."""
+    job = site.job(nodes=1, restarts=3)
+    assert submit(job) == str(job.output_dir)
+    arguments = site.arguments("none")
+    assert arguments[:3] == ["-P", "-m", "accelerate.commands.launch"]
+    named = dict(zip(arguments[3:-2:2], arguments[4:-2:2], strict=True))
+    assert (named["--num_processes"], named["--max_restarts"]) == ("2", "3")
+    (site.folder / "code-none").write_text("2")
+    with pytest.raises(PeftuneError, match="the run ended with 2"):
+        submit(job)
+    assert site.arguments("none")[2:4] == ["peftune", "prepare"]

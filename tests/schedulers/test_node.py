@@ -2,12 +2,13 @@
 
 import os
 import signal
+import sys
 from pathlib import Path
 
 import pytest
 
 from peftune.engines.launch import read_launch
-from peftune.node import Ranks, accelerate_variables, code_of, places
+from peftune.node import Processes, accelerate_variables, code_of, places
 from tests.conftest import REPOSITORY
 
 
@@ -48,45 +49,57 @@ def test_the_code_of_a_node(codes: list[int], code: int) -> None:
     assert code_of(codes) == code
 
 
-def start(ranks: Ranks, folder: Path, count: int) -> None:
-    """Processes that say which signals they hear, and end with 75 at the end of their input."""
-    hears = "trap 'echo TERM >> heard' TERM; trap 'echo USR1 >> heard' USR1"
-    for index in range(count):
-        command = (
-            f"cd {folder}; {hears}; touch began-{index}; while [ ! -f over ]; do :; done; exit 75"
-        )
-        ranks.start(["bash", "-c", command], dict(os.environ))
-    while not all((folder / f"began-{index}").exists() for index in range(count)):
-        pass
+HEARS = """\
+import os, signal, sys
+heard = []
+signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))
+signal.signal(signal.SIGUSR1, lambda number, frame: heard.append(number))
+open(sys.argv[1], "w").close()
+while len(heard) < 2:
+    signal.pause()
+sys.exit(75 if heard == [int(sys.argv[2])] * 2 else 1)
+"""
 
 
-@pytest.mark.parametrize(
-    ("sent", "heard"), [(signal.SIGTERM, "USR1\nUSR1\n"), (signal.SIGUSR1, "TERM\nTERM\n")]
-)
-def test_every_rank_hears_of_a_signal_once_and_by_the_other_name(
-    sent: signal.Signals, heard: str, tmp_path: Path
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGUSR1])
+def test_every_rank_is_told_until_it_has_stopped(
+    sent: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A scheduler that signals all processes of a node has then not said anything twice."""
-    with Ranks() as ranks:
-        start(ranks, tmp_path, 2)
-        os.kill(os.getpid(), sent)
-        while not (tmp_path / "heard").exists() or (tmp_path / "heard").read_text() != heard:
+    monkeypatch.setattr("peftune.node.AGAIN_S", 0.2)
+    with Processes() as ranks:
+        for name in ("a", "b"):
+            command = [sys.executable, "-S", "-c", HEARS, str(tmp_path / name), str(int(sent))]
+            ranks.start(command, dict(os.environ))
+        while not ((tmp_path / "a").exists() and (tmp_path / "b").exists()):
             pass
-        (tmp_path / "over").touch()
+        os.kill(os.getpid(), sent)
         assert ranks.code() == 75
 
 
+def test_a_signal_ends_no_rank_that_does_not_listen_yet(tmp_path: Path) -> None:
+    """As while it imports."""
+    command = f"touch {tmp_path}/began; while [ ! -f {tmp_path}/over ]; do :; done; exit 3"
+    with Processes() as ranks:
+        ranks.start(["bash", "-c", command], dict(os.environ))
+        while not (tmp_path / "began").exists():
+            pass
+        for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
+            ranks.signal(number)
+        (tmp_path / "over").touch()
+        assert ranks.code() == 3
+
+
 def test_a_node_that_is_told_to_stop_before_its_ranks_have_begun_starts_none() -> None:
-    with Ranks() as ranks:
+    with Processes() as ranks:
         os.kill(os.getpid(), signal.SIGTERM)
         ranks.start(["false"], dict(os.environ))
-        assert (ranks.processes, ranks.code()) == ([], 75)
+        assert (ranks.started, ranks.code()) == ([], 75)
 
 
 def test_what_hangs_after_another_has_failed_is_ended(tmp_path: Path) -> None:
     """A process that is stopped does not even hear that its run is over."""
-    with Ranks(patience_s=0.2) as ranks:
+    with Processes(patience_s=0.2) as ranks:
         ranks.start(["bash", "-c", "kill -STOP $$"], dict(os.environ))
         ranks.start(["bash", "-c", "exit 1"], dict(os.environ))
         assert ranks.code() == 1
-        assert [process.returncode for process in ranks.processes] == [-9, 1]
+        assert [process.returncode for process in ranks.started] == [-9, 1]
