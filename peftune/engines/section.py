@@ -14,16 +14,16 @@ PreflightName = Literal[
 class RanksSection(Section):
     """What ranks expect of each other, and of the machines they are on."""
 
-    wait_s: float = Field(600.0, gt=0)
+    wait_s: float = Field(default=600.0, gt=0)
     """Seconds that a rank waits for the others to start; who is missing is said after a few."""
 
-    silent_s: float = Field(60.0, ge=2)
+    silent_s: float = Field(default=60.0, ge=2)
     """A rank that says nothing for so many seconds ends the run on all others."""
 
-    stalled_s: float = Field(900.0, gt=0)
+    stalled_s: float = Field(default=900.0, gt=0)
     """So does a step in which no rank gets through a forward or backward pass for so many seconds."""
 
-    min_bandwidth: float = Field(0.2, gt=0)
+    min_bandwidth: float = Field(default=0.2, gt=0)
     """Slowest link between ranks that will do, in megabytes per second of an all-reduce; set it to what
     the network should have."""
 

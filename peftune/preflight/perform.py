@@ -51,7 +51,8 @@ def check_links(ranks: Ranks, recipe: Recipe, prepared: Prepared) -> None:
     if ranks.world_size == 1:
         return
     slow = recipe.ranks.min_bandwidth * MEGABYTE
-    links = measured_links(ranks, dict(prepared.stores), slow)
+    stores = {str(split): store for split, store in prepared.stores.items()}
+    links = measured_links(ranks, stores, slow)
     problems = [(name, line) for name, check in LINK_CHECKS.items() for line in check(links, slow)]
     judge(problems, recipe.ranks.accept, ranks.is_main)
 

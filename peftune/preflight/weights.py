@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from peftune.errors import ModelError
-from peftune.model.base import is_local, model_location
+from peftune.model.location import is_local, model_location
 from peftune.recipe import Recipe
 
 PATTERN = "*.safetensors"

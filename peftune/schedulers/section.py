@@ -86,10 +86,10 @@ class SiteSection(Section):
     cache: Line | None = None
     """Folder that all nodes see, for tokens that are made once (`PEFTUNE_CACHE`)."""
 
-    gpus_per_node: int | None = Field(None, ge=1)
+    gpus_per_node: int | None = Field(default=None, ge=1)
     """GPUs of a node; without it as many as the launcher's file starts processes on one."""
 
-    cpus_per_node: int | None = Field(None, ge=1)
+    cpus_per_node: int | None = Field(default=None, ge=1)
     """Cores that a node's processes share."""
 
     slurm: SlurmSection = SlurmSection()
