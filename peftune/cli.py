@@ -91,18 +91,24 @@ def _resolve(path: Path, overrides: list[str]) -> None:
 def plan(
     recipe: RecipePath,
     overrides: Overrides = None,
-    world_size: Annotated[int, typer.Option(min=1, help="Devices to plan for.")] = 1,
+    gpu: Annotated[str | None, typer.Option(help="h100, 24GB, 24GB:165 (TFLOP/s) …")] = None,
+    nodes: Annotated[int, typer.Option(min=1, help="Machines.")] = 1,
+    gpus: Annotated[int, typer.Option(min=1, help="Devices of each machine.")] = 1,
+    config_file: Annotated[Path | None, typer.Option(help="accelerate's file of a layout.")] = None,
+    price: Annotated[float | None, typer.Option(help="Of one device for an hour.")] = None,
+    fit: Annotated[Path | None, typer.Option(help="Choose a layout, write its file here.")] = None,
     debug: Debug = False,
 ) -> None:
-    """Print batches and steps. Example: peftune plan recipes/summarize.yaml --world-size 2"""
-    exit_after(debug, _plan, recipe, overrides or [], world_size)
+    """Print batches and steps, and what they take of memory, disk and time; needs no GPU.
+    Example: peftune plan recipes/summarize.yaml --gpu 24GB --gpus 2"""
+    exit_after(debug, _plan, recipe, overrides or [], gpu, nodes, gpus, config_file, price, fit)
 
 
-def _plan(path: Path, overrides: list[str], world_size: int) -> None:
-    from peftune.preparation import plan_recipe
+def _plan(path: Path, overrides: list[str], *asked: Any) -> None:
+    from peftune.forecast.planning import Asked, plan_text
 
-    for name, value in vars(plan_recipe(load_recipe(path, overrides), world_size)).items():
-        print(f"{name.replace('_', ' '):24}{value:>10,}")
+    for line in plan_text(load_recipe(path, overrides), Asked(*asked)):
+        print(line)
 
 
 @app.command()

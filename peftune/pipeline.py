@@ -25,6 +25,7 @@ from peftune.engines.ranks import joined_ranks
 from peftune.errors import StorageError
 from peftune.export.places import check_places
 from peftune.fitting import Fit, fit
+from peftune.forecast.records import MemoryWatch
 from peftune.measurement import measure, report_results, require_room_for_answers
 from peftune.model.base import load_skeleton
 from peftune.model.unpadding import is_unpadded
@@ -97,8 +98,8 @@ def run_on_ranks(context: Run, signals: Signals, started: float) -> None:
         console.print(note, highlight=False, soft_wrap=True)
     if start.finished:
         return
-    at = context.ranks.at
-    at("loading the model")
+    watch = MemoryWatch(context.ranks)
+    watch.at("loading the model")
     engine = start_engine(context, adapted_model(context))
     open_folder(context, start)
     context.ranks.keep_record(context.folder)
@@ -113,16 +114,18 @@ def run_on_ranks(context: Run, signals: Signals, started: float) -> None:
     ):
         introduce(context, engine, reporter)
         initial = engine.trainable_state()
-        at("the self-test")
+        watch.at("the self-test")
         rehearse(context, engine, reporter, initial)
         require_room_for_answers(context, engine)
         ids = partial(tracker_ids, context.ranks.accelerator)
         job = Fit(context, engine, reporter, initial, identity, signals, started, ids)
+        watch.at("training")
         fit(job, restore(context, engine, reporter, start, initial))
-        at("the final evaluation")
+        watch.at("the final evaluation")
         save(context, engine, initial)
         report_results(context, *measured(context, engine, initial), reporter)
-        at("writing the results")
+        watch.at("writing the results")
+        watch.write(context.folder, context.launch.engine)
         merge_and_describe(context, reporter)
 
 

@@ -229,11 +229,6 @@ def plan_for(recipe: Recipe, rows: int, world_size: int) -> Plan:
     return plan
 
 
-def plan_recipe(recipe: Recipe, world_size: int) -> Plan:
-    """`peftune plan`: the plan after the data policies have been applied."""
-    return plan_for(recipe, len(prepare_data(recipe).rows["train"]), world_size)
-
-
 def report_data(recipe: Recipe) -> dict[str, Any]:
     """`peftune prepare`: make the tokens of every split, check them, and say what became of the rows.
 

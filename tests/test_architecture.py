@@ -24,6 +24,7 @@ LEVELS = {
     "status": 6,
     "selftest": 6,
     "fitting": 6,
+    "forecast": 6,
     "resuming": 6,
     "shipping": 6,
     "artefacts": 5,
@@ -94,6 +95,7 @@ TOGETHER = {
     ("fitting", "shipping"),
     ("resuming", "shipping"),
     ("checkpoint", "preparation"),
+    ("forecast", "selftest"),
 }
 # Lists of words and sentences, not logic.
 WORD_TABLES = ("vocabulary", "scenarios_")

@@ -191,7 +191,7 @@ def test_plan_of_one_device(recipe: Path) -> None:
 
 
 def test_plan_of_two_devices_keeps_the_steps(recipe: Path) -> None:
-    one, two = plan_of(recipe), plan_of(recipe, "--world-size", 2)
+    one, two = plan_of(recipe), plan_of(recipe, "--gpus", 2)
     changed = {name: number for name, number in two.items() if number != one[name]}
     assert changed == {"world size": 2, "micro batches per step": 2}
 
@@ -210,7 +210,7 @@ def test_plan_counts_rows_after_long_ones_are_dropped(recipe: Path) -> None:
 
 
 def test_plan_refuses_devices_that_cannot_share(recipe: Path) -> None:
-    result = invoke("plan", recipe, "--world-size", 3)
+    result = invoke("plan", recipe, "--gpus", 3)
     assert result.exit_code == 2
     assert result.stderr.splitlines() == [
         "error: train.global_batch_size: 8 is not a multiple of 6 (2 rows per device × 3 devices). "

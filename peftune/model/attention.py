@@ -19,6 +19,7 @@ from transformers.masking_utils import (
     sdpa_mask,
 )
 
+from peftune.model.devices import device_kind
 from peftune.model.documents import Reading, current_reading
 from peftune.model.short_rows import Buckets, buckets_of
 from peftune.model.wide_products import product_dtype
@@ -109,7 +110,8 @@ def _bias(
 def has_kernel(query: torch.Tensor, value: torch.Tensor) -> bool:
     """Whether torch has a kernel for rows of unequal length: on GPUs, in half precision."""
     half = query.dtype in (torch.bfloat16, torch.float16)
-    return query.is_cuda and half and query.shape[-1] == value.shape[-1] <= LARGEST_HEAD
+    on_gpu = device_kind(query) == "cuda"
+    return on_gpu and half and query.shape[-1] == value.shape[-1] <= LARGEST_HEAD
 
 
 def all_rows_at_once(

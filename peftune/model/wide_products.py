@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch.nn import functional
 
+from peftune.model.devices import autocast_dtype, device_kind
+
 WITHOUT_BFLOAT16 = "AVX2"
 """What torch calls x86 processors without AVX-512, none of which multiplies bfloat16."""
 
@@ -36,7 +38,7 @@ def product_dtype(tensor: torch.Tensor) -> torch.dtype:
     """The number format in which products with `tensor` are fastest without being less exact."""
     slow = (
         tensor.dtype is torch.bfloat16
-        and tensor.device.type == "cpu"
+        and device_kind(tensor) == "cpu"
         and torch.backends.cpu.get_cpu_capability() == WITHOUT_BFLOAT16
     )
     return torch.float32 if slow else tensor.dtype
@@ -44,7 +46,7 @@ def product_dtype(tensor: torch.Tensor) -> torch.dtype:
 
 def forward(layer: torch.nn.Linear, x: torch.Tensor) -> torch.Tensor:
     """In place of the layer's forward."""
-    if x.dtype is not torch.bfloat16 or torch.is_autocast_enabled(x.device.type):
+    if x.dtype is not torch.bfloat16 or autocast_dtype(x) is not None:
         return torch.nn.Linear.forward(layer, x)
     return _WideLinear.apply(x, layer.weight, layer.bias)
 

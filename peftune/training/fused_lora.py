@@ -13,6 +13,7 @@ from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 from torch.nn import functional
 
+from peftune.model.devices import autocast_dtype, device_kind
 from peftune.model.remembering import remembered
 from peftune.model.wide_products import product_dtype
 from peftune.quantization import LAYERS, training_weight
@@ -62,7 +63,7 @@ def is_plain(module: torch.nn.Module) -> bool:
 
 def forward(layer: Any, again: Again, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
     """In place of the layer's forward."""
-    if layer.disable_adapters or layer.merged or torch.is_autocast_enabled(x.device.type):
+    if layer.disable_adapters or layer.merged or autocast_dtype(x) is not None:
         return type(layer).forward(layer, x, *args, **kwargs)
     base, low, high = (
         layer.base_layer,
@@ -73,7 +74,7 @@ def forward(layer: Any, again: Again, x: torch.Tensor, *args: Any, **kwargs: Any
     kept = keeping(x, share) if share else None
     module, source = origin_of(x)
     facts = Facts(base, layer.scaling[ADAPTER], 1.0 / (1.0 - share), again, module)
-    if has_dense_weight(base, x.device):
+    if has_dense_weight(base, device_kind(x)):
         return _AdaptedLinear.apply(x, source, low, high, kept, facts)
     return _LowRankUpdate.apply(base(x, *args, **kwargs), x, source, low, high, kept, facts)
 
@@ -191,12 +192,12 @@ def _low_rank_gradients(
     return x, grad_TR, grad_TR.T @ x_TK, grad_high
 
 
-def has_dense_weight(base: torch.nn.Module, device: torch.device) -> bool:
+def has_dense_weight(base: torch.nn.Module, device: str) -> bool:
     """Whether a frozen layer multiplies with a weight as it is, or dequantized: on GPUs bitsandbytes
     has kernels of its own."""
     if type(base) is torch.nn.Linear:
         return not base.weight.requires_grad
-    return device.type == "cpu" and type(base).__name__ in LAYERS
+    return device == "cpu" and type(base).__name__ in LAYERS
 
 
 def dense_weight(base: Any, dtype: torch.dtype) -> torch.Tensor:

@@ -6,6 +6,7 @@ from functools import partial
 
 from transformers import PreTrainedModel
 
+from peftune.model.devices import kernels_again
 from peftune.model.documents import Reading, reading_again, reading_now
 from peftune.model.remembering import Memory, with_memory
 from peftune.training.draws import RowDraws
@@ -36,6 +37,7 @@ def _again(
     draws: RowDraws | None, reading: Reading | None, memory: Memory | None
 ) -> Iterator[None]:
     with ExitStack() as contexts:
+        contexts.enter_context(kernels_again())
         if reading is not None:
             contexts.enter_context(reading_again(reading))
         if draws is not None:

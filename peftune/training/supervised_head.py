@@ -17,6 +17,7 @@ import torch
 from torch.nn import functional
 from transformers import PreTrainedModel
 
+from peftune.model.devices import autocast_dtype
 from peftune.model.wide_products import product_dtype
 
 CHUNK = 2**23
@@ -107,10 +108,8 @@ def loss_of_learnt(
 
 def _computed(weight: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
     """The weight as autocast would give it to each product, cast once."""
-    device = hidden.device.type
-    return (
-        weight.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else weight
-    )
+    dtype = autocast_dtype(hidden)
+    return weight if dtype is None else weight.to(dtype)
 
 
 class _LinearCrossEntropy(torch.autograd.Function):

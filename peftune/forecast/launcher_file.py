@@ -1,0 +1,90 @@
+"""Accelerate's configuration file for a layout, written and read."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from peftune.engines.launch import Launch
+from peftune.errors import LaunchError
+from peftune.records import write_text
+
+BACKEND = {"ddp": "MULTI_GPU", "fsdp2": "FSDP"}
+ZERO = {
+    "zero3_init_flag": False,
+    "zero3_save_16bit_model": False,
+    "deepspeed_multinode_launcher": "standard",
+}
+FSDP = {
+    "fsdp_cpu_ram_efficient_loading": False,
+    "fsdp_state_dict_type": "SHARDED_STATE_DICT",
+    "fsdp_activation_checkpointing": False,
+}
+
+
+def launcher_settings(launch: Launch, nodes: int) -> dict[str, Any]:
+    """The content of the file, as those of `accelerate_configs/` are."""
+    single = launch.world_size == 1 and launch.engine == "ddp"
+    settings: dict[str, Any] = {
+        "compute_environment": "LOCAL_MACHINE",
+        "debug": False,
+        "main_training_function": "main",
+        "distributed_type": "NO" if single else BACKEND.get(launch.engine, "DEEPSPEED"),
+        "num_machines": nodes,
+        "num_processes": launch.world_size,
+        "use_cpu": False,
+        "mixed_precision": "no",
+        "same_network": True,
+        "machine_rank": 0,
+        "rdzv_backend": "c10d" if nodes > 1 else "static",
+    }
+    if launch.engine == "ddp":
+        settings["gpu_ids"] = "0" if single else "all"
+    elif launch.engine == "fsdp2":
+        settings["fsdp_config"] = {
+            "fsdp_version": 2,
+            "fsdp_reshard_after_forward": True,
+            "fsdp_offload_params": launch.offload,
+            **FSDP,
+        }
+    else:
+        stage = int(launch.engine[-1])
+        place = "cpu" if launch.offload else "none"
+        settings["deepspeed_config"] = {
+            "zero_stage": stage,
+            "offload_optimizer_device": place,
+            "offload_param_device": place if stage == 3 else "none",
+            **ZERO,
+        }
+    return settings
+
+
+def write_launcher_file(path: Path, launch: Launch, nodes: int) -> None:
+    """Raises StorageError."""
+    write_text(path, yaml.safe_dump(launcher_settings(launch, nodes), sort_keys=False))
+
+
+def read_launcher_file(path: Path) -> tuple[Launch, int]:
+    """The layout that a file asks for, and its nodes. Raises LaunchError."""
+    try:
+        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise LaunchError(f"--config-file: {path} cannot be read: {error}.") from error
+    if not isinstance(settings, dict) or "distributed_type" not in settings:
+        raise LaunchError(f"--config-file: {path} is no configuration of accelerate.")
+    kind = settings["distributed_type"]
+    zero, fsdp = settings.get("deepspeed_config") or {}, settings.get("fsdp_config") or {}
+    engine = {"DEEPSPEED": f"zero{zero.get('zero_stage', 2)}", "FSDP": "fsdp2"}.get(kind, "ddp")
+    devices = (zero.get("offload_optimizer_device"), zero.get("offload_param_device"))
+    offload = any(place not in (None, "none") for place in devices)
+    launch = planned_launch(
+        engine,
+        int(settings.get("num_processes", 1)),
+        offload or bool(fsdp.get("fsdp_offload_params")),
+    )
+    return launch, int(settings.get("num_machines", 1))
+
+
+def planned_launch(engine: str, world_size: int, offload: bool = False) -> Launch:
+    """A layout on GPUs."""
+    return Launch(engine, world_size, 0, use_cpu=False, wants_gpu=True, offload=offload)

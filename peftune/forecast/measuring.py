@@ -1,0 +1,91 @@
+"""How much memory was really allocated, as torch's own allocators count it."""
+
+import gc
+import time
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+ALLOCATION = "[memory]"
+"""torch's name for what an allocator did, in a profile."""
+
+
+@dataclass
+class Allocated:
+    """Bytes of tensors: alive at first, and the most that were alive at a time."""
+
+    start: int = 0
+    peak: int = 0
+
+
+@contextmanager
+def allocations(device: torch.device) -> Iterator[Allocated]:
+    """Inside, allocations on `device` are counted; afterwards the answer holds them.
+
+    On the CPU what is alive at first are the tensors that Python knows, and what follows is what torch's
+    allocator reports to its profiler. Memory of kernels outside of that allocator is in neither, nor is
+    what the process needs for its code.
+    """
+    found = Allocated()
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        found.start = torch.cuda.memory_allocated(device)
+        yield found
+        found.peak = torch.cuda.max_memory_allocated(device)
+        return
+    before = _Before()
+    found.start = before.total
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+        yield found
+    found.peak = found.start + _highest([*before.freed, *_changes(profiled)])
+
+
+@dataclass
+class _Before:
+    """The tensors that are there already, and when each of them goes."""
+
+    total: int = 0
+    freed: list[tuple[int, int]] = field(default_factory=list)
+    references: list[Any] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        seen = set()
+        for tensor in [one for one in gc.get_objects() if isinstance(one, torch.Tensor)]:
+            for one in (tensor, tensor.grad if tensor.is_leaf else None):
+                if one is not None and one.device.type == "cpu" and one.layout is torch.strided:
+                    storage = one.untyped_storage()
+                    if storage._cdata not in seen:
+                        seen.add(storage._cdata)
+                        self._watch(storage)
+
+    def _watch(self, storage: torch.UntypedStorage) -> None:
+        size = storage.nbytes()
+        self.total += size
+        freed = self.freed
+        self.references.append(
+            weakref.ref(storage, lambda _: freed.append((time.time_ns(), -size)))
+        )
+
+
+def _changes(profiled: profile) -> list[tuple[int, int]]:
+    """Time in nanoseconds and bytes of each allocation, negative where memory is given back."""
+    results: Any = profiled.profiler
+    return [
+        (event.start_ns(), event.nbytes())
+        for event in results.kineto_results.events()
+        if event.name() == ALLOCATION
+    ]
+
+
+def _highest(changes: list[tuple[int, int]]) -> int:
+    """The most that a sum over time reaches."""
+    total = most = 0
+    for _, size in sorted(changes, key=lambda change: change[0]):
+        total += size
+        most = max(most, total)
+    return most

@@ -1,0 +1,105 @@
+"""How long the calls of a trace take: on this machine by making them, elsewhere by stated rates."""
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.utils._pytree import tree_map
+
+from peftune.engines.ranks import Ranks
+from peftune.forecast.calls import ARGUMENTS, Call, Shape
+from peftune.forecast.devices import Device
+
+HALF = (torch.bfloat16, torch.float16)
+REPEATS = 3
+SMALL, LARGE = 256, 2**22
+"""Numbers in a collective for its latency, and for its rate."""
+
+
+def seconds_of(calls: Counter[Call], device: Device) -> float:
+    """Time of these calls, one after another; 0 where the device's rates are not known."""
+    if device.kind == "cpu":
+        made = sum(_made(call) * count for call, count in calls.items())
+        return made + device.overhead * sum(calls.values())
+    if not device.half_flops:
+        return 0.0
+    computed = sum(_stated(call, device) * count for call, count in calls.items())
+    # The host runs ahead of a GPU, as long as it is the faster of the two.
+    return max(computed, device.overhead * sum(calls.values()))
+
+
+def _stated(call: Call, device: Device) -> float:
+    """By the slower of products and memory."""
+    rate = device.half_flops if call.dtype in HALF else device.full_flops
+    return max(call.flops / rate, call.bytes / device.bandwidth) / device.reached
+
+
+def _made(call: Call) -> float:
+    """The fastest of a few real calls on numbers of the same shapes."""
+    arguments, keywords = tree_map(_real, ARGUMENTS[call.arguments], is_leaf=_is_shape)
+    if "device" in keywords:
+        keywords = {**keywords, "device": torch.device("cpu")}
+    with torch.no_grad():
+        return min(_timed(lambda: call.function(*arguments, **keywords)) for _ in range(REPEATS))
+
+
+def _is_shape(leaf: Any) -> bool:
+    return isinstance(leaf, Shape)
+
+
+def _real(leaf: Any) -> Any:
+    if not isinstance(leaf, Shape):
+        return leaf
+    return torch.empty_strided(leaf.sizes, leaf.strides, dtype=leaf.dtype).fill_(0)
+
+
+def _timed(compute: Callable[[], Any]) -> float:
+    started = time.perf_counter()
+    compute()
+    return time.perf_counter() - started
+
+
+def measured_device(ranks: Ranks | None = None) -> Device:
+    """This machine's CPU: what a call of autograd costs beside its kernel, and what collectives do."""
+    memory = _memory()
+    overhead = _overhead()
+    if ranks is None or ranks.world_size == 1:
+        return Device("this CPU", "cpu", memory, overhead=overhead, reached=1.0)
+    small, large = (_exchange(size) for size in (SMALL, LARGE))
+    volume = 2 * (ranks.world_size - 1) / ranks.world_size * 4 * LARGE
+    link = volume / max(large - small, 1e-9)
+    return Device(
+        "this CPU",
+        "cpu",
+        memory,
+        link=link,
+        network=link,
+        latency=small,
+        overhead=overhead,
+        reached=1.0,
+    )
+
+
+def _memory() -> int:
+    import os
+
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _overhead() -> float:
+    """Seconds for each of the eight calls that this makes of tiny tensors, the best of several."""
+    x = torch.ones(4, requires_grad=True)
+
+    def compute() -> None:
+        for _ in range(50):
+            (x * x + x).sum().backward()
+
+    return min(_timed(compute) for _ in range(5)) / (50 * 8)
+
+
+def _exchange(size: int) -> float:
+    """Seconds of summing so many float32 numbers over the ranks; a collective."""
+    numbers = torch.zeros(size)
+    return min(_timed(lambda: torch.distributed.all_reduce(numbers)) for _ in range(REPEATS))

@@ -1,0 +1,130 @@
+"""A trace against the real thing: parameters exactly, memory as torch's allocator counts it."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from peftune.context import Run
+from peftune.engines.engine import Engine
+from peftune.forecast.measuring import allocations
+from peftune.forecast.rehearsal import Rehearsal, rehearse
+from peftune.forecast.tracing import tracing
+from peftune.selftest.memory import largest_micro_batch
+from peftune.training.draws import row_draws
+from peftune.training.loop import Training, named_batch, training_nll_sum
+from tests.forecast.conftest import Tree, made, planned
+
+NF4 = {"quantization": {"method": "bnb-nf4"}}
+
+
+def changed(tree: Tree, section: str, **keys: Any) -> Tree:
+    return {**tree, section: {**tree.get(section, {}), **keys}}
+
+
+@pytest.mark.parametrize("name", ["decoder", "encoder-decoder", "encoder"])
+def test_parameters_are_those_of_the_model(trees: dict[str, Tree], name: str) -> None:
+    found = rehearse(planned(trees[name]))
+
+    def use(context: Run, engine: Engine) -> None:
+        every = list(engine.module.named_parameters())
+        for trains in (True, False):
+            real = [p for _, p in every if p.requires_grad is trains]
+            assert found.count(trains) == sum(p.numel() for p in real)
+            assert found.total(trains) == sum(p.numel() * p.element_size() for p in real)
+        assert [one.name for one in found.parameters] == [name for name, _ in every]
+
+    made(trees[name], use)
+
+
+@pytest.mark.parametrize(
+    ("name", "keys"),
+    [
+        ("decoder", {}),
+        ("decoder", NF4),
+        ("encoder-decoder", {}),
+        ("encoder", {}),
+        ("decoder", {"recomputed": True}),
+        ("decoder", {"recomputed": "selective"}),
+        ("decoder", {"lora_dropout": 0.1}),
+    ],
+)
+def test_the_peak_is_that_of_the_allocator(
+    trees: dict[str, Tree], name: str, keys: dict[str, Any]
+) -> None:
+    tree = changed(trees[name], "train", per_device_train_batch_size=4)
+    if "recomputed" in keys:
+        tree = changed(tree, "train", gradient_checkpointing=keys["recomputed"])
+    if "lora_dropout" in keys:
+        tree = changed(tree, "adapter", lora_dropout=keys["lora_dropout"])
+    if "quantization" in keys:
+        tree |= NF4
+    found = rehearse(planned(tree))
+    (activations, peak) = measured(tree)
+    assert found.training.parts["activations"] == pytest.approx(activations, rel=0.08)
+    assert found.training.total == pytest.approx(peak, rel=0.08)
+
+
+def measured(tree: Tree) -> tuple[int, int]:
+    """Bytes of two forward and backward passes on the largest micro-batch, alone and with everything
+    that the step before left."""
+    sizes: list[int] = []
+
+    def use(context: Run, engine: Engine) -> None:
+        training = context.training(engine)
+        share = largest_micro_batch(training)
+        passes(training, share)
+        engine.step()
+        with allocations(torch.device("cpu")) as found:
+            passes(training, share)
+        sizes.extend((found.peak - found.start, static_bytes(engine) + found.peak - found.start))
+
+    made(tree, use)
+    return sizes[0], sizes[1]
+
+
+def passes(training: Training, share: list[int]) -> None:
+    training.engine.model.train()
+    rows, batching = training.rows, training.batching
+    for _ in range(2):
+        batch = named_batch(batching, [batching.drawn(rows[i], i, 0) for i in share], [*share])
+        training.engine.backward(training_nll_sum(training, batch, row_draws(0, 0, batch)))
+
+
+def static_bytes(engine: Engine) -> int:
+    """Of the model with its buffers and scales, and of the optimizer's state."""
+    storages = {}
+    module = engine.module
+    states = [
+        one.weight.quant_state for one in module.modules() if type(one).__name__ == "Linear4bit"
+    ]
+    scales = [one for s in states for one in (s.absmax, s.code, s.offset, s.state2.absmax)]
+    moments = [value for state in engine.optimizer.state.values() for value in state.values()]
+    for tensor in (*module.parameters(), *module.buffers(), *scales, *moments):
+        storages[tensor.untyped_storage()._cdata] = tensor.untyped_storage().nbytes()
+    return sum(storages.values())
+
+
+def test_a_trace_counts_what_is_alive_and_what_has_gone() -> None:
+    with tracing("cpu") as trace:
+        kept = torch.zeros(1000)
+        with trace.phase("activations") as peak:
+            (kept + 1.0).sum()
+        assert trace.total == 4000
+        assert peak.parts == {"weights": 4000, "activations": 4004}
+
+
+def test_whole_numbers_keep_their_values() -> None:
+    with tracing("cuda"):
+        lengths = torch.tensor([3, 1])
+        hidden = torch.zeros(5, 8)[torch.tensor([True, False, True, False, False])]
+    assert lengths.tolist() == [3, 1]
+    assert hidden.shape == (2, 8) and hidden.is_meta
+
+
+def test_gpus_keep_less_where_their_kernels_do(trees: dict[str, Tree]) -> None:
+    """bfloat16 attention of all rows at once, which no CPU of the suite has to have."""
+    tree = changed(trees["decoder"], "model", dtype="bfloat16")
+    one: Rehearsal = rehearse(planned(tree, kind="cuda"))
+    names = {call.function.name() for call in one.calls}
+    assert "torch_attn::_varlen_attn" in names
