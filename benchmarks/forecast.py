@@ -9,14 +9,16 @@ torch's profiler. Prints a JSON line for each.
 
 import argparse
 import gc
-import itertools
 import json
 import os
 import random
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -213,6 +215,7 @@ def measured(folder: Path, launch: Any, ranks: Any, device: Any) -> dict[str, An
     """What this rank took, and what was planned for it."""
     from peftune.context import Run
     from peftune.forecast.forecast import forecast, subject_of
+    from peftune.forecast.measuring import allocations
     from peftune.pipeline import adapted_model, start_engine
     from peftune.preparation import plan_for, prepare_data
     from peftune.recipe import load_recipe
@@ -223,23 +226,23 @@ def measured(folder: Path, launch: Any, ranks: Any, device: Any) -> dict[str, An
     plan = plan_for(recipe, len(prepared.rows["train"]), launch.world_size)
     context = Run(recipe, launch, ranks, prepared, plan, folder / "run")
 
-    def trained() -> list[float]:
+    def trained(clock: Callable[[], float]) -> float:
+        """The median step after the first ones, by a clock."""
         engine = start_engine(context, adapted_model(context))
-        ends = [time.perf_counter()]
+        ends = [clock()]
         for _ in train(context.training(engine)):
-            ends.append(time.perf_counter())
-        return [later - earlier for earlier, later in itertools.pairwise(ends)]
+            ends.append(clock())
+        seconds = [later - earlier for earlier, later in pairwise(ends)]
+        return statistics.median(seconds[WARMUP:])
 
-    from peftune.forecast.measuring import allocations
-
-    seconds = trained()[WARMUP:]
+    # On a machine that others use as well, a process's own time says more than the clock on the wall.
+    computing = trained(time.process_time)
     gc.collect()
     model = adapted_model(context)
     with allocations(ranks.device) as found:
         engine = start_engine(context, model)
         del model
-        for _ in train(context.training(engine)):
-            pass
+        losses = [record.loss for record in train(context.training(engine))]
     del engine
     gc.collect()
     started = time.perf_counter()
@@ -248,7 +251,8 @@ def measured(folder: Path, launch: Any, ranks: Any, device: Any) -> dict[str, An
         "planned_mb": planned.training_bytes / 1e6,
         "measured_mb": found.peak / 1e6,
         "planned_s": planned.step_seconds,
-        "measured_s": sorted(seconds)[len(seconds) // 2],
+        "computing_s": computing,
+        "last_loss": losses[-1],
         "planning_s": time.perf_counter() - started,
         "parts_mb": {name: size / 1e6 for name, size in planned.parts.items()},
     }

@@ -187,6 +187,8 @@ def test_plan_of_one_device(recipe: Path) -> None:
         "steps per epoch": 5,
         "total steps": 6,
         "warmup steps": 0,
+        "trainable parameters": 8192,
+        "frozen parameters": 98_624,
     }
 
 

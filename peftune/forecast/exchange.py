@@ -19,7 +19,7 @@ class Exchange:
     bytes: float = 0.0
     collectives: float = 0.0
     hidden: bool = False
-    """Whether it goes on while the rank computes."""
+    """Whether it goes on while a GPU computes."""
 
     def seconds(self, device: Device, nodes: int) -> float:
         """On links of a node, or between nodes where there are several."""
@@ -36,7 +36,7 @@ def exchange_of(rehearsal: Rehearsal, launch: Launch, passes: int) -> Exchange:
     tensors = sum(one.trains for one in rehearsal.parameters)
     match launch.engine:
         case "ddp":
-            return Exchange(2 * share * trained, math.ceil(trained / DDP_BUCKET) + 2)
+            return Exchange(2 * share * trained, math.ceil(trained / DDP_BUCKET) + 2, hidden=True)
         case "zero1":
             return Exchange(2 * share * trained, 6)
         case "zero2":

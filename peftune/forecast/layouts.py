@@ -21,6 +21,8 @@ ENGINES = (
     ("zero3", True),
 )
 """Engines, with or without offload: the simplest first, which wins where times are equal or unknown."""
+ALIKE = 1.1
+"""Times that differ by less are the same to a forecast, and then the simpler layout is better."""
 HOST_RATE = 20e9
 """Bytes per second between a GPU and its host: what PCIe 4 reaches."""
 
@@ -93,10 +95,14 @@ def offloaded(made: Forecast, found: Rehearsal) -> Forecast:
 
 
 def fastest(found: Sequence[Choice]) -> Choice:
-    """The fastest that fits; where times are not known the first. Raises LaunchError if none fits."""
+    """Of those that fit the first that is about as fast as any; where times are not known the first.
+
+    Raises LaunchError if none fits.
+    """
     fitting = [choice for choice in found if choice.forecast.fits]
     if fitting:
-        return min(fitting, key=lambda choice: choice.forecast.step_seconds)
+        least_seconds = min(choice.forecast.step_seconds for choice in fitting)
+        return next(c for c in fitting if c.forecast.step_seconds <= ALIKE * least_seconds)
     least = min(found, key=lambda choice: choice.forecast.phases[choice.forecast.deciding])
     made = least.forecast
     raise LaunchError(
