@@ -30,9 +30,6 @@ from peftune.engines.optimizer_state import (
 )
 from peftune.engines.ranks import Ranks
 
-LARGEST_BUCKET = 500_000_000
-"""Numbers that DeepSpeed exchanges at a time."""
-
 
 class DeepSpeedZero:
     """A DeepSpeedEngine; the step happens inside it, so clipping is configured, not called."""
@@ -55,7 +52,7 @@ class DeepSpeedZero:
         self.model, self.optimizer, _, _ = deepspeed.initialize(
             model=model,
             optimizer=build_optimizer(trainable_parameters(model)),
-            config=zero_config(plugin.deepspeed_config, shape, learning(model)),
+            config=zero_config(plugin.deepspeed_config, shape),
         )
         self.module = self.model.module
         self.skips_overflow = shape.precision == "fp16"
@@ -192,20 +189,10 @@ def own_shard(value: torch.Tensor, size: int, ranks: Ranks) -> torch.Tensor:
     return padded[size * ranks.rank :][:size]
 
 
-def learning(model: PeftModel) -> int:
-    """Numbers that learn."""
-    return sum(parameter.numel() for _, parameter in trainable_parameters(model))
-
-
-def zero_config(launched: dict[str, Any], shape: StepShape, gradients: int) -> dict[str, Any]:
-    """The launcher's DeepSpeed settings with the recipe's numbers written over them.
-
-    Each rank holds room for a bucket of gradients, by default 2 GB; more than `gradients` never come.
-    """
-    zero = launched.get("zero_optimization", {})
+def zero_config(launched: dict[str, Any], shape: StepShape) -> dict[str, Any]:
+    """The launcher's DeepSpeed settings with the recipe's numbers written over them."""
     config = {
         **launched,
-        "zero_optimization": {**zero, "reduce_bucket_size": min(gradients, LARGEST_BUCKET)},
         "train_micro_batch_size_per_gpu": shape.per_device_batch_size,
         "gradient_accumulation_steps": shape.micro_batches,
         "gradient_clipping": shape.max_grad_norm,

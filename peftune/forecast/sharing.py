@@ -15,8 +15,9 @@ REUSED = 1_000_000_000
 `stage3_max_reuse_distance` and `stage3_max_live_parameters`)."""
 PERSISTENT = 100_000
 """Parameters of a tensor that stage 3 leaves whole (`stage3_param_persistence_threshold`)."""
-BUCKET = 500_000_000
-"""Gradients that DeepSpeed exchanges at a time."""
+BUCKET = 4 * 500_000_000
+"""Bytes that DeepSpeed sets aside for the gradients of an exchange, however few there are
+(`reduce_bucket_size`)."""
 EIGHT_BITS = ("adamw_bnb_8bit", "paged_adamw_8bit")
 MOMENTS = 2
 
@@ -67,15 +68,11 @@ def _ddp(parts: dict[str, int], rehearsal: Rehearsal, launch: Launch) -> dict[st
     return {**parts, "exchange": rehearsal.total(True)}
 
 
-def _bucket(rehearsal: Rehearsal) -> int:
-    return 4 * min(BUCKET, rehearsal.count(True))
-
-
 def _zero(parts: dict[str, int], rehearsal: Rehearsal, launch: Launch) -> dict[str, int]:
     """A whole and, of the copy that the optimizer steps on, a part; gradients by buckets."""
     ranks = launch.world_size
     own = math.ceil(rehearsal.total(True) / ranks)
-    shared = {"adapter": parts["adapter"] + own, "exchange": _bucket(rehearsal)}
+    shared = {"adapter": parts["adapter"] + own, "exchange": BUCKET}
     shared["optimizer"] = math.ceil(parts["optimizer"] / ranks)
     if launch.engine == "zero2":
         shared[GRADIENTS] = math.ceil(parts[GRADIENTS] / ranks)
@@ -96,7 +93,7 @@ def _zero3(parts: dict[str, int], rehearsal: Rehearsal, launch: Launch) -> dict[
         "adapter": kept + _shards(trained, ranks),
         "optimizer": math.ceil(parts["optimizer"] / ranks),
         GRADIENTS: math.ceil(parts[GRADIENTS] / ranks) + _shards(trained, ranks),
-        "exchange": _bucket(rehearsal),
+        "exchange": BUCKET,
     }
     return _offloaded({**parts, **shared}, launch)
 
