@@ -11,7 +11,8 @@ from peftune.forecast.rehearsal import Rehearsal, Subject, rehearse, tokens_per_
 from peftune.forecast.sharing import EIGHT_BITS, rank_parts
 from peftune.forecast.speed import seconds_of
 from peftune.forecast.tracing import GRADIENTS
-from peftune.model.base import is_local, load_config, weight_files
+from peftune.model.base import load_config
+from peftune.model.location import is_local, weight_files
 from peftune.model.section import ModelSection
 from peftune.plan import Plan
 from peftune.preparation import Prepared

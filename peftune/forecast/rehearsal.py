@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -158,7 +158,7 @@ def _engine(subject: Subject, trace: Trace) -> Engine:
         process_index=0, num_processes=1, device=torch.device("cpu"), is_main_process=True
     )
     rate, decay = section.learning_rate, section.weight_decay
-    precision = "no" if section.mixed_precision == "no" else "bf16"
+    precision: Literal["no", "bf16"] = "no" if section.mixed_precision == "no" else "bf16"
     return prepare(
         Ranks(accelerator),
         Launch("ddp", 1, 0, True, False, False),

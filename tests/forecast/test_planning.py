@@ -29,6 +29,7 @@ def test_time_is_unknown_without_a_rate(recipe_tree: Tree) -> None:
     )
 
 
+@pytest.mark.thorough
 def test_the_chosen_layout_is_written(recipe_tree: Tree, tmp_path: Path) -> None:
     text = said(recipe_tree, gpu="h100", gpus=2, fit=tmp_path / "layout.yaml")
     settings = yaml.safe_load((tmp_path / "layout.yaml").read_text())
