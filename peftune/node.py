@@ -83,7 +83,8 @@ class Processes:
 
     def code(self) -> int:
         """The exit code of the node, when all have ended; after one that failed none has long."""
-        failed_at, told_at = None, -AGAIN_S
+        failed_at: float | None = None
+        told_at = -AGAIN_S
         while any(process.poll() is None for process in self.started):
             now = time.monotonic()
             if self.asked is not None and now - told_at >= AGAIN_S:

@@ -74,8 +74,8 @@ def _weights(recipe: Recipe) -> tuple[Weights | None, str]:
 def _values(recipe: Recipe) -> dict[str, str]:
     """The lines of the resolved recipe without their origins, which differ in nothing that counts."""
     lines = [line.partition("  #")[0] for line in resolved_yaml(recipe).splitlines()]
-    keys, section, found = [line.partition(": ") for line in lines], "", {}
-    for key, _, value in keys:
+    section, found = "", dict[str, str]()
+    for key, _, value in (line.partition(": ") for line in lines):
         if not value:
             section = key.strip(" :")
         inside = f"{section}." if key.startswith(" ") else ""
