@@ -218,7 +218,13 @@ def test_the_table_of_checks_is_that_of_the_code() -> None:
     assert listed == [(name, "×" if name in short else "") for name in get_args(CheckName)]
 
 
-@pytest.mark.parametrize("command", AFTER_A_RUN)
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param(line, marks=pytest.mark.thorough if "--quantize" in line else ())
+        for line in AFTER_A_RUN
+    ],
+)
 def test_commands_on_a_finished_run(command: str, finished_run: Path) -> None:
     shell(command, finished_run)
 

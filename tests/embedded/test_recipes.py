@@ -47,7 +47,7 @@ def test_the_adapted_model_has_learnt_the_task(recipe: str, tmp_path: Path) -> N
     assert scores["adapted"]["loss"] < 0.7 * scores["base"]["loss"]
 
 
-@pytest.mark.parametrize("recipe", ["translate", "qa"])
+@pytest.mark.parametrize("recipe", ["translate", pytest.param("qa", marks=pytest.mark.thorough)])
 def test_answers_get_likelier_in_the_first_epoch(recipe: str, tmp_path: Path) -> None:
     scores = results(recipe, tmp_path, "train.num_train_epochs=1")
     assert scores["adapted"]["loss"] < scores["base"]["loss"]

@@ -1,10 +1,15 @@
 """Site files, launcher's files and layouts: what is wrong is said before anything is queued."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from peftune.compatibility import check_output_folder
+from peftune.engines.launch import Launch
 from peftune.errors import LaunchError, PeftuneError, RecipeError
+from peftune.recipe import Recipe
 from peftune.schedulers.job import read_site
 from peftune.schedulers.launcher_file import read_launcher_file
 from peftune.schedulers.local import submit
@@ -115,3 +120,26 @@ def test_here_the_tokens_come_first_and_the_training_only_after_them(site: Site)
     with pytest.raises(PeftuneError, match="the run ended with 2"):
         submit(job)
     assert site.arguments("none")[2:4] == ["peftune", "prepare"]
+
+
+@pytest.mark.parametrize(
+    ("began_by", "restarts", "taken"),
+    [("slurm-7", 1, True), ("slurm-7", 0, False), ("slurm-8", 1, False), (None, 1, False)],
+    ids=["its own", "a first start", "another job's", "nobody's"],
+)
+def test_a_started_again_job_goes_on_in_its_own_folder_alone(
+    began_by: str | None, restarts: int, taken: bool, recipe_tree: dict[str, Any]
+) -> None:
+    """What another run has left there is never cleared."""
+    folder = Path(recipe_tree["output_dir"])
+    folder.mkdir(parents=True)
+    (folder / "recipe.yaml").write_text("task: summarize\n")
+    if began_by is not None:
+        (folder / "environment.json").write_text(json.dumps({"started_by": began_by}))
+    launch = Launch("ddp", 1, 0, True, False, False, restarts=restarts, job="slurm-7")
+    recipe = Recipe.model_validate(recipe_tree)
+    if taken:
+        check_output_folder(recipe, launch)
+    else:
+        with pytest.raises(RecipeError, match="holds a run that has not finished"):
+            check_output_folder(recipe, launch)
