@@ -148,17 +148,22 @@ def _preview(path: Path, overrides: list[str], rows: int, html: Path | None) -> 
 
 
 @app.command()
-def evaluate(run: RunFolder, overrides: Overrides = None, debug: Debug = False) -> None:
+def evaluate(
+    run: RunFolder,
+    overrides: Overrides = None,
+    merged: Annotated[bool, typer.Option("--merged", help="The merged model.")] = False,
+    debug: Debug = False,
+) -> None:
     """Score a run's adapter and its base again. Example: peftune evaluate outputs/summarize"""
-    exit_after(debug, _evaluate, run, overrides or [])
+    exit_after(debug, _evaluate, run, overrides or [], merged)
 
 
-def _evaluate(run: Path, overrides: list[str]) -> None:
+def _evaluate(run: Path, overrides: list[str], merged: bool) -> None:
     recipe, launch = load_recipe(run / RUN_MARK, overrides), read_launch(os.environ)
     check_claims(recipe, launch)
     from peftune.pipeline import evaluate_run
 
-    evaluate_run(recipe, launch, run)
+    evaluate_run(recipe, launch, run, merged)
 
 
 @app.command()

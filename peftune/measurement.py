@@ -1,10 +1,12 @@
 """The test split through base and adapted model, and what is written and shown about it."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from rich.console import Console
 
 from peftune.context import Run
 from peftune.data.encoders.spans import context_windows
@@ -28,7 +30,7 @@ from peftune.evaluation.span_answers import (
     span_results,
 )
 from peftune.evaluation.tag_metrics import tag_results
-from peftune.records import write_json, write_jsonl
+from peftune.records import read_json, write_json, write_jsonl
 from peftune.tasks import TASKS
 from peftune.training.reporting import Reporter
 from peftune.training.validation import held_out_loss, held_out_readings
@@ -171,19 +173,35 @@ def report_results(
     """Write eval_results.json and predictions.jsonl, and print base and adapted side by side."""
     if base is None or adapted is None or not context.ranks.is_main:
         return
-    task = TASKS[context.recipe.task]
-    kept = tested(context)
-    text_bytes = None
-    if base.outputs is None and context.prepared.objective.name == "causal":
-        text_bytes = sum(len(example.completion.encode()) for example in kept)
-    references = [example.references for example in kept]
-    scores = results(
-        task.metrics, base, adapted, references, len(kept), context.recipe.seed, text_bytes
-    )
-    if context.prepared.head.labels:
-        scores["labels"] = list(context.prepared.head.labels)
-    rows = prediction_rows(kept, base, adapted)
+    scores = scored(context, base, adapted)
+    rows = prediction_rows(tested(context), base, adapted)
     write_json(context.folder / EVAL_RESULTS, scores)
     write_jsonl(context.folder / "predictions.jsonl", rows)
     for part in comparison(scores, rows, context.recipe.evaluation.shown_samples):
         reporter.say(part)
+
+
+def scored(context: Run, base: Measurement, adapted: Measurement) -> dict[str, Any]:
+    """The content of eval_results.json."""
+    task, kept = TASKS[context.recipe.task], tested(context)
+    text_bytes = None
+    if base.outputs is None and context.prepared.objective.name == "causal":
+        text_bytes = sum(len(example.completion.encode()) for example in kept)
+    references = [example.references for example in kept]
+    seed = context.recipe.seed
+    scores = results(task.metrics, base, adapted, references, len(kept), seed, text_bytes)
+    if context.prepared.head.labels:
+        scores["labels"] = list(context.prepared.head.labels)
+    return scores
+
+
+def report_merged(context: Run, merged: Measurement | None, folder: Path) -> None:
+    """Write the merged model's scores into its folder, and print them beside the adapter's."""
+    if merged is None or not context.ranks.is_main:
+        return
+    scores = scored(context, merged, merged)
+    adapted = read_json(context.folder / EVAL_RESULTS).get("adapted", {})
+    found = {"examples": scores["examples"], "adapted": adapted, "merged": scores["adapted"]}
+    write_json(folder / EVAL_RESULTS, found)
+    (table,) = comparison(found, [], 0, ("adapted", "merged"))
+    Console().print(table)

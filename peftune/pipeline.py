@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from threading import Thread
@@ -14,6 +15,7 @@ from rich.console import Console
 from transformers import PreTrainedModel
 
 from peftune.adapters import attach, parameter_groups
+from peftune.adapters.lora import LoraSection
 from peftune.artefacts import load_frozen
 from peftune.checkpoint.folder import checkpoint_steps
 from peftune.combination import check_machine
@@ -22,11 +24,16 @@ from peftune.engines import prepare
 from peftune.engines.engine import Engine, StepShape
 from peftune.engines.launch import Launch, check_device
 from peftune.engines.ranks import joined_ranks
-from peftune.errors import StorageError
+from peftune.errors import RecipeError, StorageError
 from peftune.export.places import check_places
 from peftune.fitting import Fit, fit
 from peftune.forecast.records import MemoryWatch
-from peftune.measurement import measure, report_results, require_room_for_answers
+from peftune.measurement import (
+    measure,
+    report_merged,
+    report_results,
+    require_room_for_answers,
+)
 from peftune.model.base import load_skeleton
 from peftune.model.unpadding import is_unpadded
 from peftune.preflight.perform import check_links, preflight
@@ -40,7 +47,7 @@ from peftune.resuming import (
     restore,
 )
 from peftune.selftest.perform import require_passed, selftest, write_results
-from peftune.shipping import measured, merge_and_describe, save
+from peftune.shipping import MERGED, measured, merge_and_describe, save
 from peftune.signals import Signals
 from peftune.training.dropout import draw_by_rows, has_layerdrop
 from peftune.training.fused_lora import has_fused
@@ -237,10 +244,16 @@ def selftest_on_ranks(context: Run) -> None:
     require_passed(selftest(context, engine, initial, full=True, say=console.print))
 
 
-def evaluate_run(recipe: Recipe, launch: Launch, folder: Path) -> None:
-    """Measure base and adapter of a finished run again, and rewrite its results."""
+def evaluate_run(recipe: Recipe, launch: Launch, folder: Path, merged: bool = False) -> None:
+    """Measure base and adapter of a finished run again, and rewrite its results; or its merged model,
+    beside them. Raises RecipeError for a run without one."""
+    if merged and not (folder / MERGED).is_dir():
+        raise RecipeError(f"{folder / MERGED} is not there; make it with `peftune merge {folder}`.")
     with on_ranks(recipe, launch, folder) as context:
-        measure_again(context)
+        if merged:
+            measure_merged(context)
+        else:
+            measure_again(context)
 
 
 def measure_again(context: Run) -> None:
@@ -259,3 +272,16 @@ def measure_again(context: Run) -> None:
         context.ranks.is_main, folder, context.plan, context.recipe.train, lambda values, step: None
     )
     report_results(context, base, adapted, reporter)
+
+
+def measure_merged(context: Run) -> None:
+    """The merged model of the run's folder on the test split."""
+    merged = context.folder / MERGED
+    place = {"model_name_or_path": str(merged), "revision": None}
+    model = context.recipe.model.model_copy(update=place)
+    # An engine wants something that could learn; an adapter that has not changes nothing.
+    untrained = LoraSection(method="lora", r=1)
+    keys = {"model": model, "quantization": None, "adapter": untrained}
+    bare = replace(context, recipe=context.recipe.model_copy(update=keys))
+    engine = start_engine(bare, adapted_model(bare))
+    report_merged(context, measure(bare, engine), merged)

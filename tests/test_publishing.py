@@ -17,6 +17,7 @@ from peftune.errors import ExportError, HubError, ParityError, RecipeError, Repr
 from peftune.export.package import refuse_leaks
 from peftune.export.parity import Probe, prove
 from peftune.merging import opened_adapter
+from peftune.pipeline import evaluate_run
 from peftune.publishing import export_run
 from peftune.recipe import load_recipe
 from peftune.reproducing import reproduce, verdict
@@ -138,6 +139,19 @@ def test_merges_that_cannot_be(more: list[str], message: str, run: Path, tmp_pat
     assert result.exit_code == 2
     assert message in " ".join(result.stderr.split())
     assert not (tmp_path / "m").exists()
+
+
+def test_the_merged_model_is_measured_on_request(run: Path) -> None:
+    recipe = load_recipe(run / "recipe.yaml")
+    evaluate_run(recipe, read_launch({}), run, merged=True)
+    found = json.loads((run / "merged" / "eval_results.json").read_text())
+    before = json.loads((run / "eval_results.json").read_text())
+    assert found["adapted"] == before["adapted"] and found["examples"] == before["examples"]
+    assert found["merged"]["rougeL"] == before["adapted"]["rougeL"]
+    assert found["merged"]["loss"] == pytest.approx(before["adapted"]["loss"], rel=1e-5)
+    shutil.rmtree(run / "merged")
+    with pytest.raises(RecipeError, match="merged is not there; make it with `peftune merge "):
+        evaluate_run(recipe, read_launch({}), run, merged=True)
 
 
 def test_a_checkpoint_is_an_adapter_that_plain_peft_loads(run: Path) -> None:

@@ -90,14 +90,18 @@ def _asked(example: Example) -> dict[str, Any]:
 
 
 def comparison(
-    scores: Mapping[str, Any], predictions: Sequence[Mapping[str, Any]], shown: int
+    scores: Mapping[str, Any],
+    predictions: Sequence[Mapping[str, Any]],
+    shown: int,
+    models: tuple[str, str] = ("base", "adapted"),
 ) -> list[Any]:
-    """A table of both models and the first `shown` predictions, for the screen."""
-    table = Table("", "base", "adapted", title=f"test split, {scores['examples']} rows")
-    for name, adapted in scores["adapted"].items():
-        if isinstance(adapted, list):
+    """A table of two models and the first `shown` predictions, for the screen."""
+    table = Table("", *models, title=f"test split, {scores['examples']} rows")
+    before, after = (scores[model] for model in models)
+    for name, value in after.items():
+        if isinstance(value, list):
             continue
-        table.add_row(*map(Text, (name, _shown(scores["base"].get(name)), _shown(adapted))))
+        table.add_row(*map(Text, (name, _shown(before.get(name)), _shown(value))))
     return [table, *(_sample(row) for row in predictions[:shown])]
 
 
