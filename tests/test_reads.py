@@ -42,6 +42,8 @@ RUNS: dict[str, tuple[str, str, str, dict[str, Any], dict[str, Any]]] = {
 USED_BY_A_CHECK = {"overwrite_output_dir", "data.accept"}
 """To be checked is what these are for: the first, whether a folder may be replaced; the second, how
 many rows may fail a gate, and it is not looked at where none does."""
+BETWEEN_RANKS = {f"ranks.{key}" for key in ("wait_s", "silent_s", "stalled_s", "min_bandwidth")}
+"""One process waits for nobody."""
 SAMPLES = {
     "adapter.feedforward_modules": "[wo]",
     "data.chat_template": "tokenizer",
@@ -111,7 +113,7 @@ def test_a_key_is_read_or_refused(
     keys = {".".join(key) for key in origins(recipe)}
     lost = [
         key
-        for key in sorted(keys - reads - USED_BY_A_CHECK)
+        for key in sorted(keys - reads - USED_BY_A_CHECK - BETWEEN_RANKS)
         if key not in SAMPLES or not refused(path, f"{key}={SAMPLES[key]}")
     ]
     assert lost == []

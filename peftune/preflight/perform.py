@@ -2,7 +2,7 @@
 
 import socket
 from collections.abc import Collection, Iterable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from peftune.engines.launch import Launch
 from peftune.engines.meeting import Meeting, meet, say
@@ -26,7 +26,9 @@ def preflight(recipe: Recipe, launch: Launch) -> Meeting | None:
     """
     facts = facts_of(recipe, launch)
     if launch.world_size == 1:
-        judge(found([Node(0, socket.gethostname(), facts)]), recipe.ranks.accept, is_main=True)
+        # What is wrong with the model is told with its key when it is loaded, which is at once.
+        alone = Node(0, socket.gethostname(), replace(facts, weights_problem=""))
+        judge(found([alone]), recipe.ranks.accept, is_main=True)
         return None
     meeting = meet(launch, asdict(facts), recipe.ranks)
     nodes = [Node(one.rank, one.host, facts_from(one.facts)) for one in meeting.arrivals]
