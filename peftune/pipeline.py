@@ -280,7 +280,7 @@ def measure_merged(context: Run) -> None:
     place = {"model_name_or_path": str(merged), "revision": None}
     model = context.recipe.model.model_copy(update=place)
     # An engine wants something that could learn; an adapter that has not changes nothing.
-    untrained = LoraSection(method="lora", r=1)
+    untrained = LoraSection.model_validate({"method": "lora", "r": 1})
     keys = {"model": model, "quantization": None, "adapter": untrained}
     bare = replace(context, recipe=context.recipe.model_copy(update=keys))
     engine = start_engine(bare, adapted_model(bare))
