@@ -10,9 +10,9 @@ from typing import Annotated, Any
 
 import typer
 
+from peftune.engines.launcher_file import DEFAULT, read_launcher_file
 from peftune.schedulers import kubernetes, local, slurm
 from peftune.schedulers.job import Job, Limits, make_job, read_site
-from peftune.schedulers.launcher_file import DEFAULT, read_launcher_file
 from peftune.verbs import Debug, Overrides, RecipePath, RunFolder, exit_after
 
 

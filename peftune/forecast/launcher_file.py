@@ -6,7 +6,7 @@ from typing import Any
 import yaml
 
 from peftune.engines.launch import Launch
-from peftune.errors import LaunchError
+from peftune.engines.launcher_file import read_launcher_file
 from peftune.records import write_text
 
 BACKEND = {"ddp": "MULTI_GPU", "fsdp2": "FSDP"}
@@ -64,25 +64,10 @@ def write_launcher_file(path: Path, launch: Launch, nodes: int) -> None:
     write_text(path, yaml.safe_dump(launcher_settings(launch, nodes), sort_keys=False))
 
 
-def read_launcher_file(path: Path) -> tuple[Launch, int]:
-    """The layout that a file asks for, and its nodes. Raises LaunchError."""
-    try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise LaunchError(f"--config-file: {path} cannot be read: {error}.") from error
-    if not isinstance(settings, dict) or "distributed_type" not in settings:
-        raise LaunchError(f"--config-file: {path} is no configuration of accelerate.")
-    kind = settings["distributed_type"]
-    zero, fsdp = settings.get("deepspeed_config") or {}, settings.get("fsdp_config") or {}
-    engine = {"DEEPSPEED": f"zero{zero.get('zero_stage', 2)}", "FSDP": "fsdp2"}.get(kind, "ddp")
-    devices = (zero.get("offload_optimizer_device"), zero.get("offload_param_device"))
-    offload = any(place not in (None, "none") for place in devices)
-    launch = planned_launch(
-        engine,
-        int(settings.get("num_processes", 1)),
-        offload or bool(fsdp.get("fsdp_offload_params")),
-    )
-    return launch, int(settings.get("num_machines", 1))
+def planned_layout(path: Path) -> tuple[Launch, int]:
+    """The layout that a file asks for, on GPUs, and its nodes. Raises LaunchError."""
+    file = read_launcher_file(path)
+    return planned_launch(file.engine, file.processes, file.offload), file.machines
 
 
 def planned_launch(engine: str, world_size: int, offload: bool = False) -> Launch:

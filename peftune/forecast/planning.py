@@ -13,7 +13,7 @@ from peftune.forecast.devices import GPUS, Device, device_named
 from peftune.forecast.forecast import Forecast, forecast, subject_of
 from peftune.forecast.launcher_file import (
     planned_launch,
-    read_launcher_file,
+    planned_layout,
     write_launcher_file,
 )
 from peftune.forecast.layouts import choices, fastest
@@ -43,7 +43,7 @@ class Asked:
                 raise LaunchError(
                     "--config-file: the file says how many; leave --nodes and --gpus out."
                 )
-            return read_launcher_file(self.config_file)
+            return planned_layout(self.config_file)
         return planned_launch("ddp", self.nodes * self.gpus), self.nodes
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from peftune.compatibility import check_recipe
+from peftune.engines.launcher_file import LauncherFile
 from peftune.errors import LaunchError, did_you_mean
 from peftune.recipe import load_recipe
 from peftune.recipe_file import read_recipe
-from peftune.schedulers.launcher_file import LauncherFile
 from peftune.schedulers.section import SiteSection
 
 FOLDER_SUFFIX = ".jobs"

@@ -9,7 +9,7 @@ from peftune.errors import LaunchError
 from peftune.forecast.launcher_file import (
     launcher_settings,
     planned_launch,
-    read_launcher_file,
+    planned_layout,
     write_launcher_file,
 )
 from tests.conftest import REPOSITORY
@@ -33,9 +33,9 @@ def test_a_layout_has_the_file_that_ships(name: str, tmp_path: Path) -> None:
     shipped = REPOSITORY / "accelerate_configs" / f"{name}.yaml"
     launch = planned_launch(engine, ranks, offload)
     assert launcher_settings(launch, nodes) == yaml.safe_load(shipped.read_text())
-    assert read_launcher_file(shipped) == (launch, nodes)
+    assert planned_layout(shipped) == (launch, nodes)
     write_launcher_file(tmp_path / "made.yaml", launch, nodes)
-    assert read_launcher_file(tmp_path / "made.yaml") == (launch, nodes)
+    assert planned_layout(tmp_path / "made.yaml") == (launch, nodes)
 
 
 @pytest.mark.parametrize("text", ["a: [", "[]", "engine: ddp\n"])
@@ -43,9 +43,9 @@ def test_other_files_are_refused(text: str, tmp_path: Path) -> None:
     path = tmp_path / "other.yaml"
     path.write_text(text)
     with pytest.raises(LaunchError, match=r"^--config-file: "):
-        read_launcher_file(path)
+        planned_layout(path)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(LaunchError, match=r"gone\.yaml cannot be read"):
-        read_launcher_file(tmp_path / "gone.yaml")
+        planned_layout(tmp_path / "gone.yaml")

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from peftune.engines.launcher_file import DEFAULT, read_launcher_file
 from peftune.schedulers.job import Job, Limits, make_job, read_site
-from peftune.schedulers.launcher_file import DEFAULT, read_launcher_file
 from tests.conftest import write_recipe
 
 SBATCH = """\

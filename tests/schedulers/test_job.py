@@ -8,10 +8,10 @@ import pytest
 
 from peftune.compatibility import check_output_folder
 from peftune.engines.launch import Launch
+from peftune.engines.launcher_file import read_launcher_file
 from peftune.errors import LaunchError, PeftuneError, RecipeError
 from peftune.recipe import Recipe
 from peftune.schedulers.job import read_site
-from peftune.schedulers.launcher_file import read_launcher_file
 from peftune.schedulers.local import submit
 from tests.conftest import REPOSITORY
 from tests.schedulers.conftest import Site

@@ -29,18 +29,20 @@ class LauncherFile:
     """Of all machines together, as Accelerate counts them."""
     engine: str
     uses_gpus: bool
+    offload: bool
 
     def launch(self, world_size: int) -> Launch:
         """What rank 0 will find, to check a recipe against."""
-        return Launch(self.engine, world_size, 0, not self.uses_gpus, self.uses_gpus, offload=False)
+        return Launch(self.engine, world_size, 0, not self.uses_gpus, self.uses_gpus, self.offload)
 
 
 def read_launcher_file(path: Path) -> LauncherFile:
     """Raises LaunchError for a file that is missing or no launcher's file."""
-    if not path.is_file():
-        raise LaunchError(f"--config-file: {path}: no such file; accelerate_configs/ has some.")
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        reason = f"{error.strerror}; accelerate_configs/ has some files"
+        raise LaunchError(f"--config-file: {path} cannot be read: {reason}.") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise LaunchError(f"--config-file: {path} is not YAML.") from error
     if not isinstance(tree, dict) or tree.get("distributed_type") not in KINDS:
@@ -54,6 +56,7 @@ def read_launcher_file(path: Path) -> LauncherFile:
         processes=_count(tree, "num_processes", path),
         engine=_engine(tree),
         uses_gpus=not tree.get("use_cpu") and not str(tree.get("gpu_ids")).startswith(CPU_IDS),
+        offload=_offloads(tree),
     )
 
 
@@ -68,3 +71,11 @@ def _engine(tree: dict[str, Any]) -> str:
     if tree["distributed_type"] == "DEEPSPEED":
         return f"zero{(tree.get('deepspeed_config') or {}).get('zero_stage', 2)}"
     return "fsdp2" if tree["distributed_type"] == "FSDP" else "ddp"
+
+
+def _offloads(tree: dict[str, Any]) -> bool:
+    zero, fsdp = tree.get("deepspeed_config") or {}, tree.get("fsdp_config") or {}
+    devices = (zero.get("offload_optimizer_device"), zero.get("offload_param_device"))
+    return any(place not in (None, "none") for place in devices) or bool(
+        fsdp.get("fsdp_offload_params")
+    )
