@@ -178,41 +178,32 @@ def merge(
     also: Annotated[
         list[str] | None, typer.Option(help="FOLDER=WEIGHT of another adapter.")
     ] = None,
-    weight: Annotated[float, typer.Option(help="Of the first adapter beside others.")] = 1.0,
-    combination: Annotated[str, typer.Option(help="cat, svd, linear, ties, dare_ties, …")] = "cat",
+    weight: Annotated[
+        float | None, typer.Option(help="Of the first adapter beside others; default 1.")
+    ] = None,
+    combination: Annotated[
+        str | None, typer.Option(help="cat (default), svd, linear, ties, dare_ties, …")
+    ] = None,
     density: Annotated[float | None, typer.Option(help="Share that TIES or DARE keeps.")] = None,
     debug: Debug = False,
 ) -> None:
     """Fold an adapter into its base. Example: peftune merge outputs/summarize --out merged"""
+    several = (also or [], weight, combination, density)
     place = (folder, overrides or [], base, dtype)
-    if also:
-        exit_after(debug, _merge_several, place, out, also, weight, combination, density)
-    exit_after(debug, _merge, place, out, verify, quantize)
+    exit_after(debug, _merge, place, several, out or folder / "merged", verify, quantize)
 
 
-def _merge(place: Any, out: Path | None, verify: bool, quantize: str | None) -> None:
-    from peftune.merging import merge_into_bits, merge_proven
+def _merge(place: Any, several: Any, out: Path, verify: bool, quantize: str | None) -> None:
+    from peftune.merging import adapter_of, merge_into_bits, merge_proven
     from peftune.sources import source_at
 
-    folder, source = place[0], source_at(*place)
-    target = out or folder / "merged"
-    if quantize is None:
-        merge_proven(source, folder, target, verify)
-    else:
-        merge_into_bits(source, folder, target, quantize, verify)
-    print(target)
-
-
-def _merge_several(
-    place: Any, out: Path | None, also: list[str], weight: float, kind: str, density: float | None
-) -> None:
-    from peftune.merging import merge_several, weighted
-    from peftune.sources import source_at
-
-    folder = place[0]
-    target = out or folder / "merged"
-    merge_several(source_at(*place), {folder: weight, **weighted(also)}, kind, density, target)
-    print(target)
+    source = source_at(*place)
+    with adapter_of(source, place[0], *several) as folder:
+        if quantize is None:
+            merge_proven(source, folder, out, verify)
+        else:
+            merge_into_bits(source, folder, out, quantize, verify)
+    print(out)
 
 
 @app.command()

@@ -2,7 +2,8 @@
 
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,10 @@ from peftune.export.adapter import WEIGHTS_FILE
 from peftune.export.card import without_folders
 from peftune.export.combination import combine
 from peftune.export.merge import merge
+from peftune.export.package import COMPANIONS, copy_files
 from peftune.export.parity import PROBE, Opened, Probe, Tensors, plain_scores, prove
 from peftune.export.requantized import requantize
+from peftune.export.settling import aside_of
 from peftune.fingerprints import file_sha256
 from peftune.model.base import load_config, load_skeleton
 from peftune.model.location import model_location, weight_files
@@ -28,12 +31,6 @@ from peftune.records import write_json
 from peftune.sources import Source, quantizer
 
 REPORT = "merge_report.json"
-COMPANIONS = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "chat_template.jinja",
-    "generation_config.json",
-)
 DRAWN = (4, 16)
 
 
@@ -91,9 +88,9 @@ def opened_merged(source: Source, folder: Path) -> Opened:
 def opened_adapter(source: Source, folder: Path) -> Opened:
     """How a fresh process opens an adapter on the base that it was trained on."""
     keys = quantizer(source)
-    head = {} if source.head.objective.generates else source.head.config_keys()
-    head.pop("id2label", None)
-    head.pop("label2id", None)
+    # JSON knows no numbers as keys, and for scores the names of labels are not needed.
+    names = ("id2label", "label2id")
+    head = {key: one for key, one in source.head.config_keys().items() if key not in names}
     return Opened(
         model=model_location(source.model),
         auto_class=source.head.objective.auto_class,
@@ -128,6 +125,8 @@ def merge_into_bits(
     trained than the base is. The model in between is at `out` with `.plain` behind it meanwhile."""
     if method not in BACKENDS:
         raise RecipeError(f"--quantize: {method} is none of {', '.join(BACKENDS)}.")
+    aside_of(out)
+    give_back_freed_memory()
     plain = out.with_name(f"{out.name}.plain")
     probe = probe_of(source, folder) if verify else None
     write_merged(source, folder, plain, accept=lambda aside: None)
@@ -136,8 +135,10 @@ def merge_into_bits(
     keys = quantizer(replace(source, quantization=section))
     accept = reported(source, folder, probe, None, {"quantization": method})
     kind, dtype = source.head.objective.auto_class, source.model.dtype
-    requantize(plain, out, kind, dtype, keys["quantization_config"], accept)
-    shutil.rmtree(plain)
+    try:
+        requantize(plain, out, kind, dtype, keys["quantization_config"], accept)
+    finally:
+        shutil.rmtree(plain)
 
 
 def weighted(typed: list[str]) -> dict[Path, float]:
@@ -154,17 +155,29 @@ def weighted(typed: list[str]) -> dict[Path, float]:
     return found
 
 
-def merge_several(
-    source: Source, weights: Mapping[Path, float], kind: str, density: float | None, out: Path
-) -> None:
-    """The merged model of several adapters of one base at `out`."""
+@contextmanager
+def adapter_of(
+    source: Source,
+    first: Path,
+    also: list[str],
+    weight: float | None,
+    kind: str | None,
+    density: float | None,
+) -> Iterator[Path]:
+    """The folder of an adapter; with others beside it one for what they make together, with what stands
+    beside the first. Raises RecipeError for what only several could use, and ModelError."""
+    if not also:
+        for option, value in (("weight", weight), ("combination", kind), ("density", density)):
+            if value is not None:
+                raise RecipeError(f"--{option}: {value} is for several adapters; add --also.")
+        yield first
+        return
+    weights = {first: 1.0 if weight is None else weight, **weighted(also)}
     with tempfile.TemporaryDirectory() as place:
-        combined = Path(place)
-        combine(load_skeleton(source.model, source.head), weights, kind, density, combined)
-        for name in COMPANIONS:
-            if (next(iter(weights)) / name).is_file():
-                shutil.copy(next(iter(weights)) / name, combined / name)
-        merge_proven(source, combined, out)
+        folder = Path(place)
+        combine(load_skeleton(source.model, source.head), weights, kind or "cat", density, folder)
+        copy_files(first, folder, COMPANIONS)
+        yield folder
 
 
 def reported(

@@ -131,14 +131,37 @@ def test_merging_by_command(run: Path, finished: Path, tmp_path: Path) -> None:
         (["--quantize", "gptq"], "--quantize: gptq is none of bnb-nf4, bnb-fp4, bnb-int8."),
         (["--dtype", "float32"], "the recipe of its run, which decides --base and --dtype"),
         (["--also", "x"], "--also: x is not FOLDER=WEIGHT"),
+        (["--density", "0.5"], "--density: 0.5 is for several adapters; add --also."),
         (["export.merge_base=dequantized"], "dequantized needs a quantized base"),
     ],
 )
 def test_merges_that_cannot_be(more: list[str], message: str, run: Path, tmp_path: Path) -> None:
-    result = CliRunner().invoke(app, ["merge", str(run), *more, "--out", str(tmp_path / "m")])
+    result = CliRunner().invoke(app, ["merge", str(run), "--out", str(tmp_path / "m"), *more])
     assert result.exit_code == 2
     assert message in " ".join(result.stderr.split())
     assert not (tmp_path / "m").exists()
+
+
+def test_a_place_that_is_taken_is_refused_before_anything_is_written(run: Path) -> None:
+    taken = run / "merged"
+    before = digests(run)
+    for more in ([], ["--quantize", "bnb-nf4"]):
+        result = CliRunner().invoke(app, ["merge", str(run), "--out", str(taken), *more])
+        assert (result.exit_code, digests(run)) == (1, before)
+        assert f"{taken} exists; remove it, or give another folder." in result.stderr
+
+
+def test_bits_that_compute_something_else_are_rejected(run: Path, tmp_path: Path) -> None:
+    """As any merge is: out of the way, and nothing that is half done beside it."""
+    file = run / "probe.safetensors"
+    kept = load_file(file)
+    save_file({**kept, "adapted": kept["base"] - 100 * (kept["adapted"] - kept["base"])}, file)
+    result = CliRunner().invoke(
+        app, ["merge", str(run), "--out", str(tmp_path / "bits"), "--quantize", "bnb-nf4"]
+    )
+    assert result.exit_code == 1
+    assert "The merge is rejected, see" in result.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {"run", "bits.rejected"}
 
 
 def test_the_merged_model_is_measured_on_request(run: Path) -> None:

@@ -16,10 +16,11 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from peftune.errors import ModelError, ParityError, PeftuneError, StorageError
+from peftune.errors import ModelError, PeftuneError
 from peftune.export.adapted import Adapted
 from peftune.export.adapter import CONFIG_FILE, WEIGHTS_FILE
 from peftune.export.pieces import Checkpoint, Piece, Tensors
+from peftune.export.settling import aside_of, settle
 from peftune.export.shards import in_shards, shard_names, write_index
 from peftune.export.tensor_file import TensorFile
 from peftune.fingerprints import file_sha256
@@ -61,33 +62,15 @@ def merge(
     Raises StorageError, ModelError when the adapter does not fit the base, and PeftuneError when the
     merge changes nothing or leaves the range of `dtype`.
     """
-    if out.exists():
-        raise StorageError(f"{out} exists; remove it, or give another folder.")
+    aside = aside_of(out)
     checkpoint = Checkpoint(skeleton, files)
     adapted = Adapted(skeleton, adapter_folder)
     job = Merge(checkpoint, adapted, dtype, quantized)
     job.settle_ties()
-    aside = out.with_name(f"{out.name}.partial")
     about = {name: file_sha256(adapter_folder / name) for name in (WEIGHTS_FILE, CONFIG_FILE)}
     basis = quantized.described if quantized else "original"
     job.write(aside, {**about, "dtype": str(dtype), "merge_base": basis})
-    try:
-        finish(aside)
-    except ParityError as error:
-        rejected = out.with_name(f"{out.name}.rejected")
-        settle(aside, rejected)
-        raise ParityError(f"The merge is rejected, see {rejected}: {error}.") from error
-    settle(aside, out)
-
-
-def settle(aside: Path, out: Path) -> None:
-    """A complete folder gets its name."""
-    for name in (PLAN, CHANGED):
-        (aside / name).unlink(missing_ok=True)
-    with storing(out, 0):
-        if out.exists():
-            shutil.rmtree(out)
-        os.replace(aside, out)
+    settle(aside, out, finish, unneeded=(PLAN, CHANGED))
 
 
 class Merge:

@@ -1,6 +1,5 @@
 """A merged model in fewer bits, as transformers loads it without further arguments."""
 
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 from transformers import BitsAndBytesConfig
 from transformers.models.auto import modeling_auto
 
+from peftune.export.settling import aside_of, settle
 from peftune.export.tensors import storing_tensors
 
 OTHER_FILES = ("*.json", "*.jinja", "*.txt", "*.model")
@@ -25,7 +25,7 @@ def requantize(
     """Write the model in `merged` to `out`, its linear layers quantized as `config` says.
 
     transformers reads and quantizes tensor by tensor, so that what stands in memory is the small
-    model. Written aside, looked at by `accept`, and renamed. Raises StorageError.
+    model. Written aside, looked at by `accept`, and renamed, as a merge is. Raises StorageError.
     """
     loader: Any = modeling_auto.__dict__[auto_class]
     model = loader.from_pretrained(
@@ -35,7 +35,7 @@ def requantize(
         device_map={"": "cpu"},
         use_safetensors=True,
     )
-    aside = out.with_name(f"{out.name}.partial")
+    aside = aside_of(out)
     shutil.rmtree(aside, ignore_errors=True)
     with storing_tensors(out, model.state_dict().values()):
         aside.mkdir(parents=True)
@@ -43,6 +43,4 @@ def requantize(
         for file in (one for pattern in OTHER_FILES for one in merged.glob(pattern)):
             if not (aside / file.name).exists() and not file.name.endswith(".index.json"):
                 shutil.copy(file, aside / file.name)
-    accept(aside)
-    with storing_tensors(out, ()):
-        os.replace(aside, out)
+    settle(aside, out, accept)
