@@ -20,9 +20,11 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Self
 
+from peftune.errors import Interrupted
+from peftune.signals import STOPPING
+
 RUN = Path(__file__).resolve().parent / "run.py"
-STOPPED = 75
-STOPPING = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+STOPPED = Interrupted.exit_code
 AGAIN_S = 2.0
 """Ranks that are still starting hear nothing, so they are told until they have ended."""
 PATIENCE_S = 120.0

@@ -3,7 +3,6 @@
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -22,7 +21,7 @@ from peftune.publishing import export_run
 from peftune.recipe import load_recipe
 from peftune.reproducing import reproduce, verdict
 from peftune.sources import source_of_run
-from tests.conftest import write_recipe
+from tests.conftest import summary_tree, write_recipe
 from tests.hub.conftest import TOKEN, digests, published
 from tests.hub.conftest import hub as hub
 from tests.hub.server import HubServer
@@ -31,31 +30,16 @@ FILES = {"README.md", "generation_config.json", "tokenizer.json", "tokenizer_con
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory, module_tree: dict[str, Any]) -> Path:
+def finished(
+    tmp_path_factory: pytest.TempPathFactory, model_folder: Path, data_folder: Path
+) -> Path:
     """A run with adapter and merged model, which tests copy before they change it."""
     folder = tmp_path_factory.mktemp("finished")
-    tree = module_tree | {"output_dir": str(folder / "run"), "export": {"verify": False}}
+    tree = summary_tree(model_folder, data_folder)
+    tree |= {"output_dir": str(folder / "run"), "export": {"verify": False}}
+    tree["train"]["save_steps"] = 6
     assert report_errors(True, train_recipe, str(write_recipe(folder, tree)), []) == 0
     return folder / "run"
-
-
-@pytest.fixture(scope="module")
-def module_tree(model_folder: Path, data_folder: Path) -> dict[str, Any]:
-    return {
-        "task": "summarize",
-        "output_dir": "",
-        "seed": 3,
-        "model": {"model_name_or_path": str(model_folder), "dtype": "float32"},
-        "data": {
-            "path": str(data_folder),
-            "columns": {"completion": "summary"},
-            "prompt_template": "{dialogue}\nSummary:",
-            "max_length": 160,
-        },
-        "adapter": {"method": "lora", "r": 4},
-        "train": {"global_batch_size": 8, "max_steps": 6, "save_steps": 6, "learning_rate": 1.0e-2},
-        "evaluation": {"max_new_tokens": 4},
-    }
 
 
 @pytest.fixture

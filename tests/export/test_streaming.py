@@ -87,15 +87,20 @@ def test_an_interrupted_merge_goes_on(
     assert all(torch.equal(found[name], tensor) for name, tensor in whole.items())
 
 
+def interrupt(adapter: Path, base: Path, out: Path) -> None:
+    """Leave what a merge leaves that was stopped when all its files were written."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("peftune.export.shards.SHARD", SMALL)
+        patch.setattr(merging, "write_index", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            merge_folders(adapter, base, out)
+
+
 def test_another_basis_starts_anew(
     adapter_folder: Path, llama: Path, tmp_path: Path, monkeypatch: Any
 ) -> None:
     """What an interrupted merge left holds the checkpoint's own weights; these are to be the bits'."""
-    monkeypatch.setattr("peftune.export.shards.SHARD", SMALL)
-    monkeypatch.setattr(merging, "write_index", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-    with pytest.raises(KeyboardInterrupt):
-        merge_folders(adapter_folder, llama, tmp_path / "m")
-    monkeypatch.undo()
+    interrupt(adapter_folder, llama, tmp_path / "m")
     monkeypatch.setattr("peftune.export.shards.SHARD", SMALL)
     section = Bnb4bitSection(method="bnb-nf4")
     merge_folders(adapter_folder, llama, tmp_path / "m", quantization=section)
@@ -107,11 +112,7 @@ def test_another_basis_starts_anew(
 def test_another_adapter_starts_anew(
     adapter_folder: Path, llama: Path, tmp_path: Path, monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr("peftune.export.shards.SHARD", SMALL)
-    monkeypatch.setattr(merging, "write_index", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-    with pytest.raises(KeyboardInterrupt):
-        merge_folders(adapter_folder, llama, tmp_path / "m")
-    monkeypatch.undo()
+    interrupt(adapter_folder, llama, tmp_path / "m")
     file = adapter_folder / "adapter_model.safetensors"
     save_file({name: 2 * tensor for name, tensor in load_file(file).items()}, file)
     merge_folders(adapter_folder, llama, tmp_path / "m")
