@@ -60,7 +60,7 @@ def test_a_rank_that_only_waits_is_ended_too(recipe: Path, tmp_path: Path) -> No
 
 
 def is_training(started: Started, rank: int) -> bool:
-    """Whether the last that was heard of a rank is from the train loop; the self-test uses parts of it."""
+    """Whether a rank was last heard of in the train loop itself; the self-test uses parts of it."""
     beat = json.loads((started.run / "ranks.json").read_text())["ranks"][rank]
     in_loop = any(re.search(r"training/loop\.py:\d+ train$", line) for line in beat["stack"])
     return in_loop and beat["stage"].startswith("step ")
