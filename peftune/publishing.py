@@ -4,7 +4,8 @@ import os
 import shlex
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from peftune.compatibility import RUN_MARK
@@ -14,7 +15,7 @@ from peftune.export.package import copy_adapter, copy_merged, refuse_leaks
 from peftune.export.parity import prove
 from peftune.merging import REPORT, merge_bound, opened_adapter, opened_merged, probe_of
 from peftune.model.location import is_local, model_location
-from peftune.recipe import load_recipe
+from peftune.recipe import Recipe, load_recipe
 from peftune.records import read_json, storing
 from peftune.shipping import MERGED, write_card
 from peftune.sources import Source, source_of_run
@@ -33,20 +34,15 @@ def export_run(
     Raises ExportError for what must not be given away, ParityError for what does not compute what was
     trained, StorageError and HubError.
     """
-    recipe = load_recipe(run / RUN_MARK, overrides)
-    place, source = parse_target(target), source_of_run(recipe, run)
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name) / "export"
-        folder.mkdir()
-        if merged:
-            copy_merged(require_proven(run / MERGED), folder)
-        else:
-            copy_adapter(run, folder)
-        write_card(recipe, run, source.head.objective, folder, merged)
-        bases = [Path(model_location(recipe.model))] if is_local(recipe.model) else []
-        refuse_leaks(folder, [run.absolute(), *bases])
-        accept = acceptance(source, run, merged)
-        if isinstance(place, HubTarget):
+    recipe, place = load_recipe(run / RUN_MARK, overrides), parse_target(target)
+    if not isinstance(place, HubTarget) and place.exists():
+        raise ExportError(f"--to: {place} exists; remove it, or give another folder.")
+    source = source_of_run(recipe, run)
+    accept = acceptance(source, run, merged)
+    if isinstance(place, HubTarget):
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name) / "export"
+            put_together(recipe, source, run, folder, merged)
             publish(
                 folder,
                 place.repo_id,
@@ -56,10 +52,37 @@ def export_run(
                 say=say,
                 resume_command=command(run, target, merged, public),
             )
-            return
+        return
+    with beside(place) as folder:
+        put_together(recipe, source, run, folder, merged)
         accept(folder)
-        move(folder, place)
-        say(str(place))
+    say(str(place))
+
+
+def put_together(recipe: Recipe, source: Source, run: Path, folder: Path, merged: bool) -> None:
+    """What is given away, in a new folder. Raises ExportError for what must not be."""
+    with storing(folder, 0):
+        folder.mkdir(parents=True)
+        if merged:
+            copy_merged(require_proven(run / MERGED), folder)
+        else:
+            copy_adapter(run, folder)
+    write_card(recipe, run, source.head.objective, folder, merged)
+    bases = [Path(model_location(recipe.model))] if is_local(recipe.model) else []
+    refuse_leaks(folder, [run.absolute(), *bases])
+
+
+@contextmanager
+def beside(out: Path) -> Iterator[Path]:
+    """A place for a folder that gets the name `out` at the end, and is gone after an error."""
+    aside = out.with_name(f"{out.name}.partial")
+    shutil.rmtree(aside, ignore_errors=True)
+    try:
+        yield aside
+        with storing(out, 0):
+            os.replace(aside, out)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def command(run: Path, target: str, merged: bool, public: bool) -> str:
@@ -94,14 +117,3 @@ def acceptance(source: Source, run: Path, merged: bool) -> Callable[[Path], None
         prove(probe, opened, source.chooses)
 
     return accept
-
-
-def move(folder: Path, out: Path) -> None:
-    """A complete folder to its place, which must be free; another disk takes a copy first."""
-    if out.exists():
-        raise ExportError(f"--to: {out} exists; remove it, or give another folder.")
-    aside = out.with_name(f"{out.name}.partial")
-    with storing(out, sum(file.stat().st_size for file in folder.iterdir())):
-        shutil.rmtree(aside, ignore_errors=True)
-        shutil.copytree(folder, aside)
-        os.replace(aside, out)

@@ -1,5 +1,6 @@
 """A run made again from its model card, and its results beside those that the card states."""
 
+import math
 import re
 import tempfile
 from collections.abc import Mapping
@@ -38,7 +39,7 @@ SAME = 1e-6
 class Stated:
     """What a model card says about its run."""
 
-    recipe: Mapping[str, Any]
+    recipe: dict[str, Any]
     results: Mapping[str, float]
     """Measures of the adapted model on the test split."""
     digests: Mapping[str, str]
@@ -56,12 +57,19 @@ def read_card(folder: Path, name: str) -> Stated:
     folded = FOLDED.search(text)
     if folded is None:
         raise RecipeError(f"{name}: its {CARD} holds no recipe; it is not of a run of peftune.")
-    data = ModelCard(text).data
-    assert isinstance(data, ModelCardData)
+    try:
+        recipe, data = yaml.safe_load(folded[2]), ModelCard(text).data
+        assert isinstance(data, ModelCardData)
+        results = {one.metric_type: float(one.metric_value) for one in data.eval_results or []}
+    except (yaml.YAMLError, ValueError, TypeError) as error:
+        reason = " ".join(str(error).split())
+        raise RecipeError(f"{name}: its {CARD} cannot be read: {reason}.") from error
+    if not isinstance(recipe, dict):
+        raise RecipeError(f"{name}: what its {CARD} folds in is no recipe.")
     adapter = folder / WEIGHTS_FILE
     return Stated(
-        recipe=yaml.safe_load(folded[2]),
-        results={one.metric_type: float(one.metric_value) for one in data.eval_results or []},
+        recipe=recipe,
+        results=results,
         digests=dict(DIGEST.findall(text)),
         adapter_sha256=file_sha256(adapter) if adapter.is_file() else None,
     )
@@ -91,10 +99,12 @@ def reproduce(target: str, out: Path, overrides: list[str], launch: Launch) -> N
     with tempfile.TemporaryDirectory() as place:
         file = Path(place) / "card.yaml"
         try:
-            write_text(file, marked_yaml(dict(known.recipe)))
+            write_text(file, marked_yaml(known.recipe))
         except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            key = ".".join(map(str, first["loc"]))
             raise RecipeError(
-                f"{target}: the recipe of its card is not valid here: {error}"
+                f"{target}: the recipe of its card is not valid here: {key}: {first['msg']}."
             ) from error
         recipe = load_recipe(file, [f"output_dir={out}", *overrides])
         said = any(one.startswith("model.trust_remote_code=") for one in overrides)
@@ -133,7 +143,11 @@ def compared(known: Stated, out: Path) -> dict[str, Any]:
     adapted, rows = read_json(out / EVAL_RESULTS).get("adapted", {}), read_json(out / DATA_REPORT)
     adapter = known.adapter_sha256 and known.adapter_sha256 == file_sha256(out / WEIGHTS_FILE)
     return {
-        "results": {name: verdict(value, adapted[name]) for name, value in known.results.items()},
+        "results": {
+            # What was not measured here differs from any number.
+            name: verdict(value, adapted.get(name, math.nan))
+            for name, value in known.results.items()
+        },
         "rows": {
             split: rows.get(split, {}).get("digest") == digest
             for split, digest in known.digests.items()

@@ -19,7 +19,7 @@ from peftune.merging import opened_adapter
 from peftune.pipeline import evaluate_run
 from peftune.publishing import export_run
 from peftune.recipe import load_recipe
-from peftune.reproducing import reproduce, verdict
+from peftune.reproducing import compared, read_card, reproduce, verdict
 from peftune.sources import source_of_run
 from tests.conftest import summary_tree, write_recipe
 from tests.hub.conftest import TOKEN, digests, published
@@ -85,7 +85,7 @@ def test_what_computes_something_else_is_not_given_away(run: Path, tmp_path: Pat
     save_file({name: one * 1.5 for name, one in load_file(file).items()}, file)
     with pytest.raises(ParityError, match=r"^the adapter's scores differ by"):
         give(run, tmp_path / "out")
-    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "out").exists() and not (tmp_path / "out.partial").exists()
 
 
 def merged_by_command(run: Path, out: Path, *more: str) -> dict[str, torch.Tensor]:
@@ -252,6 +252,28 @@ def test_cards_of_others_are_refused(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("---\nlicense: mit\n---\n")
     with pytest.raises(RecipeError, match=r"its README.md holds no recipe"):
         reproduce(str(tmp_path), tmp_path / "again", [], read_launch({}))
+
+
+@pytest.mark.parametrize(
+    ("folded", "message"),
+    [
+        ("- a", "folds in is no recipe"),
+        ("a: [", "README.md cannot be read: "),
+        ("task: dance", "the recipe of its card is not valid here: task: "),
+    ],
+)
+def test_a_card_of_another_kind_is_one_line(folded: str, message: str, tmp_path: Path) -> None:
+    fold = f"<details><summary>x</summary>\n\n```yaml\n{folded}\n```\n\n</details>\n"
+    (tmp_path / "README.md").write_text(f"---\nlicense: mit\n---\n{fold}")
+    with pytest.raises(RecipeError, match=message) as caught:
+        reproduce(str(tmp_path), tmp_path / "again", [], read_launch({}))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_measure_that_is_missing_differs(run: Path) -> None:
+    known = read_card(run, "run")
+    (run / "eval_results.json").write_text(json.dumps({"adapted": {}}))
+    assert {one["verdict"] for one in compared(known, run)["results"].values()} == {"differs"}
 
 
 def test_a_value_within_the_interval_of_the_new_one_counts() -> None:

@@ -270,6 +270,11 @@ def test_there_are_as_many_as_promised() -> None:
     assert len(HOSTILE) >= 40
 
 
+def wanted(run: Path) -> tuple[Any, ...]:
+    """A merge of this adapter alone to its usual place, which is not proven."""
+    return place(run), ([], None, None, None), run / "merged", False, None
+
+
 @pytest.mark.parametrize("kind", HOSTILE)
 def test_a_hostile_adapter_is_not_merged(
     kind: str, run: Path, outside: Path, capsys: pytest.CaptureFixture[str]
@@ -278,7 +283,7 @@ def test_a_hostile_adapter_is_not_merged(
     change(run, outside)
     before = sorted(path.name for path in run.iterdir())
     with untouched(outside, run.parent):
-        code = cli.report_errors(False, cli._merge, place(run), None, False, None)
+        code = cli.report_errors(False, cli._merge, *wanted(run))
     refused(capsys, code, message.format(run=run, outside=outside))
     assert sorted(path.name for path in run.iterdir()) == before
 
@@ -310,7 +315,7 @@ def test_the_base_that_an_adapter_names_is_not_followed(run: Path, outside: Path
     """The recipe says which model is the base."""
     change_json(run / CONFIG, base_model_name_or_path=str(outside), revision="../..")
     with untouched(outside, run.parent):
-        cli._merge(place(run), None, False, None)
+        cli._merge(*wanted(run))
     assert (run / "merged" / "model.safetensors").is_file()
 
 
