@@ -296,7 +296,7 @@ def test_a_hostile_adapter_is_not_evaluated(
     change, message = HOSTILE[kind]
     change(run, outside)
     with untouched(outside, run.parent):
-        code = cli.report_errors(False, cli._evaluate, run, [])
+        code = cli.report_errors(False, cli._evaluate, run, [], False)
     refused(capsys, code, message.format(run=run, outside=outside))
 
 
