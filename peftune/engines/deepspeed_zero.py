@@ -30,6 +30,9 @@ from peftune.engines.optimizer_state import (
 )
 from peftune.engines.ranks import Ranks
 
+LARGEST_BUCKET = 500_000_000
+"""DeepSpeed's own `reduce_bucket_size`, in numbers: 2 GB on every device, however small an adapter is."""
+
 
 class DeepSpeedZero:
     """A DeepSpeedEngine; the step happens inside it, so clipping is configured, not called."""
@@ -49,10 +52,11 @@ class DeepSpeedZero:
         self.ranks, self.shape, self.stage = ranks, shape, int(launch.engine[-1])
         plugin = ranks.accelerator.state.deepspeed_plugin
         plugin.set_moe_leaf_modules(model)
+        trained = trainable_parameters(model)
         self.model, self.optimizer, _, _ = deepspeed.initialize(
             model=model,
-            optimizer=build_optimizer(trainable_parameters(model)),
-            config=zero_config(plugin.deepspeed_config, shape),
+            optimizer=build_optimizer(trained),
+            config=zero_config(plugin.deepspeed_config, shape, whole_numel(trained)),
         )
         self.module = self.model.module
         self.skips_overflow = shape.precision == "fp16"
@@ -189,10 +193,22 @@ def own_shard(value: torch.Tensor, size: int, ranks: Ranks) -> torch.Tensor:
     return padded[size * ranks.rank :][:size]
 
 
-def zero_config(launched: dict[str, Any], shape: StepShape) -> dict[str, Any]:
-    """The launcher's DeepSpeed settings with the recipe's numbers written over them."""
+def whole_numel(parameters: list[tuple[str, torch.nn.Parameter]]) -> int:
+    """Numbers in all of them, of those that stage 3 has cut up already, too."""
+    return sum(vars(p).get("ds_numel", p.numel()) for _, p in parameters)
+
+
+def zero_config(launched: dict[str, Any], shape: StepShape, trained: int) -> dict[str, Any]:
+    """The launcher's DeepSpeed settings with the recipe's numbers written over them.
+
+    `trained` is how many numbers have a gradient; no larger bucket is set aside for their exchange.
+    """
     config = {
         **launched,
+        "zero_optimization": {
+            **launched["zero_optimization"],
+            "reduce_bucket_size": max(1, min(LARGEST_BUCKET, trained)),
+        },
         "train_micro_batch_size_per_gpu": shape.per_device_batch_size,
         "gradient_accumulation_steps": shape.micro_batches,
         "gradient_clipping": shape.max_grad_norm,

@@ -6,6 +6,7 @@ W are the frozen weights, A what is trained (float32), N the number of ranks tha
 import math
 from dataclasses import dataclass
 
+from peftune.engines.deepspeed_zero import LARGEST_BUCKET
 from peftune.engines.launch import Launch
 from peftune.forecast.rehearsal import Rehearsal, Tensor
 from peftune.forecast.tracing import GRADIENTS
@@ -15,9 +16,6 @@ REUSED = 1_000_000_000
 `stage3_max_reuse_distance` and `stage3_max_live_parameters`)."""
 PERSISTENT = 100_000
 """Parameters of a tensor that stage 3 leaves whole (`stage3_param_persistence_threshold`)."""
-BUCKET = 4 * 500_000_000
-"""Bytes that DeepSpeed sets aside for the gradients of an exchange, however few there are
-(`reduce_bucket_size`)."""
 EIGHT_BITS = ("adamw_bnb_8bit", "paged_adamw_8bit")
 MOMENTS = 2
 
@@ -72,7 +70,7 @@ def _zero(parts: dict[str, int], rehearsal: Rehearsal, launch: Launch) -> dict[s
     """A whole and, of the copy that the optimizer steps on, a part; gradients by buckets."""
     ranks = launch.world_size
     own = math.ceil(rehearsal.total(True) / ranks)
-    shared = {"adapter": parts["adapter"] + own, "exchange": BUCKET}
+    shared = {"adapter": parts["adapter"] + own, "exchange": _bucket(rehearsal)}
     shared["optimizer"] = math.ceil(parts["optimizer"] / ranks)
     if launch.engine == "zero2":
         shared[GRADIENTS] = math.ceil(parts[GRADIENTS] / ranks)
@@ -93,9 +91,14 @@ def _zero3(parts: dict[str, int], rehearsal: Rehearsal, launch: Launch) -> dict[
         "adapter": kept + _shards(trained, ranks),
         "optimizer": math.ceil(parts["optimizer"] / ranks),
         GRADIENTS: math.ceil(parts[GRADIENTS] / ranks) + _shards(trained, ranks),
-        "exchange": BUCKET,
+        "exchange": _bucket(rehearsal),
     }
     return _offloaded({**parts, **shared}, launch)
+
+
+def _bucket(rehearsal: Rehearsal) -> int:
+    """Bytes that DeepSpeed sets aside for the exchange of float32 gradients."""
+    return min(4 * LARGEST_BUCKET, rehearsal.total(True))
 
 
 def _gathered(large: list[Tensor]) -> int:

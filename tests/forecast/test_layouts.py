@@ -44,12 +44,14 @@ def test_ddp_adds_buckets_of_all_gradients(found: Rehearsal) -> None:
     assert parts(found, "ddp") == {**PARTS, "exchange": 1000}
 
 
-def test_zero2_shares_the_optimizer_and_keeps_a_copy_of_its_part(found: Rehearsal) -> None:
+def test_zero2_shares_the_optimizer_keeps_a_copy_of_its_part_and_a_bucket_for_the_gradients(
+    found: Rehearsal,
+) -> None:
     assert parts(found, "zero2") == {
         **PARTS,
         "adapter": 1000 + 500,
         "optimizer": 1000,
-        "exchange": 2_000_000_000,
+        "exchange": 1000,
     }
 
 
