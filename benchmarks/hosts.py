@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -102,16 +102,53 @@ class Started:
         return [node.wait(1200) for node in self.nodes]
 
 
-def start(recipe: Path, run: Path, engine: str, restarts: int = 0) -> Started:
+@dataclass(frozen=True)
+class Oddity:
+    """What is different on the second host, before its rank starts."""
+
+    environ: Mapping[str, str] = field(default_factory=dict)
+    commands: Sequence[str] = ()
+    """Shell commands in namespaces of mounts and names of its own."""
+    nodes: int = len(HOSTS)
+    recipe: Path | None = None
+
+
+NOTHING = Oddity()
+
+
+def start(
+    recipe: Path, run: Path, engine: str, restarts: int = 0, oddity: Oddity = NOTHING
+) -> Started:
     """The ranks of both hosts, as a scheduler starts them."""
     started = Started(run)
     for number, (host, link) in enumerate(zip(HOSTS, LINKS, strict=True)):
-        node = [sys.executable, "-P", "-m", "peftune.node", "--nodes", "2", "--processes", "1"]
-        node += ["--config-file", str(REPOSITORY / "accelerate_configs" / f"{engine}.yaml")]
-        node += ["--node-rank-from", "NODE", str(recipe), f"output_dir={run}"]
+        odd = oddity if number else NOTHING
+        node = [
+            sys.executable,
+            "-P",
+            "-m",
+            "peftune.node",
+            "--nodes",
+            str(odd.nodes),
+            "--processes",
+        ]
+        node += ["1", "--config-file", str(REPOSITORY / "accelerate_configs" / f"{engine}.yaml")]
+        node += ["--node-rank-from", "NODE", str(odd.recipe or recipe), f"output_dir={run}"]
         node += [f"ranks.silent_s={SILENT_S}"]
-        named = f'hostname {host}; exec "$@"'
-        place = ["ip", "netns", "exec", host, "unshare", "--uts", "sh", "-c", named, "sh"]
+        named = "; ".join(["set -e", f"hostname {host}", *odd.commands, 'exec "$@"'])
+        place = [
+            "ip",
+            "netns",
+            "exec",
+            host,
+            "unshare",
+            "--uts",
+            "--mount",
+            "sh",
+            "-c",
+            named,
+            "sh",
+        ]
         names = {"NODE": str(number), "MASTER_ADDR": ADDRESSES[0], "MASTER_PORT": PORT}
         names |= {"PEFTUNE_JOB": f"hosts-{run.name}", "PEFTUNE_RESTARTS": str(restarts)}
         names |= {"GLOO_SOCKET_IFNAME": link, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
@@ -119,7 +156,7 @@ def start(recipe: Path, run: Path, engine: str, restarts: int = 0) -> Started:
         with Path(f"{run}.{number}.log").open("a") as log:
             process = subprocess.Popen(
                 [*place, *node],
-                env={**os.environ, **names},
+                env={**os.environ, **names, **odd.environ},
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
