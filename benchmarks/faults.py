@@ -5,13 +5,15 @@ python benchmarks/faults.py [--only port,clock]
 Two hosts on one machine as in hosts.py; needs root, and a C compiler for the clock. Each fault is a real
 one of that host alone: other files in front of its packages, an empty folder mounted over its model, a
 disk of 5 MB mounted over its cache, a library that adds an hour to its clock, and so on. Prints a JSON
-line for each, with the seconds from starting the processes, imports and all, until both have ended.
+line for each, with the seconds from starting the processes, imports and all.
 """
 
 import argparse
 import json
+import os
 import re
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -35,6 +37,8 @@ int clock_gettime(clockid_t clock, struct timespec *now) {
     return code;
 }
 """
+SAID = re.compile(r"^(?:error|warning): (.*)", re.MULTILINE)
+MOST_S = 40.0
 LITTLE = "MemTotal: 8000000 kB\\nMemAvailable: 1000 kB\\n"
 
 
@@ -121,15 +125,24 @@ def main() -> None:
 
 
 def tried(name: str, folder: Path) -> dict[str, object]:
-    """One fault: exit codes, seconds, and the lines of each host."""
+    """One fault: seconds until a line names it and until both hosts have ended, exit codes, all lines.
+
+    A host that waits for another says for whom long before it gives up; it is ended then.
+    """
     usual = written(folder)
     oddity = FAULTS[name](folder)
     began = time.monotonic()
     started = start(usual, folder / "run", "cpu_ddp", oddity=oddity)
-    codes = started.codes()
-    seconds = round(time.monotonic() - began, 1)
-    said = re.findall(r"^(?:error|warning): (.*)", started.said, re.MULTILINE)
-    return {"seconds": seconds, "codes": codes, "said": said}
+    while not (lines := SAID.findall(started.said)) and time.monotonic() - began < MOST_S:
+        time.sleep(0.1)
+    named = time.monotonic() - began
+    while started.running() and time.monotonic() - began < MOST_S:
+        time.sleep(0.1)
+    ended = None if started.running() else round(time.monotonic() - began, 1)
+    for node in started.running():
+        os.killpg(node.pid, signal.SIGKILL)
+    codes, lines = started.codes(), SAID.findall(started.said)
+    return {"named_s": round(named, 1), "ended_s": ended, "codes": codes, "said": lines}
 
 
 if __name__ == "__main__":

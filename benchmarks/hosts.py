@@ -98,6 +98,10 @@ class Started:
     def signal(self, node: int, number: signal.Signals) -> None:
         os.killpg(self.nodes[node].pid, number)
 
+    def running(self) -> list[subprocess.Popen[bytes]]:
+        """The hosts whose processes have not ended."""
+        return [node for node in self.nodes if node.poll() is None]
+
     def codes(self) -> list[int]:
         return [node.wait(1200) for node in self.nodes]
 
