@@ -3,7 +3,7 @@ a run on both when the link between them or one of them fails.
 
 python benchmarks/hosts.py [--engines cpu_ddp,cpu_zero3] [--only delay,cut,dead,frozen,slow]
 
-Needs root (network namespaces, a veth pair, tc netem). For each engine: an undisturbed run; one whose
+Needs root (network namespaces, a veth pair, tc tbf, TUN devices). For each engine: an undisturbed run; one whose
 link takes 50 ms each way; the link cut in the middle; all processes of one host killed; all of them
 stopped. Where the run ends it must say who, on which host and where, within the bound, and go on exactly.
 `slow` is a link of 1 Mbit/s, which the preflight must refuse. Each result is a line of JSON.
@@ -32,6 +32,8 @@ HOSTS = ("peftune-a", "peftune-b")
 ADDRESSES = ("10.77.0.1", "10.77.0.2")
 LINKS = ("peftune-va", "peftune-vb")
 PORT, STEPS, SILENT_S = "29555", 12, 10
+SLOW = "rate 1mbit burst 16kb latency 500ms"
+DELAY_S = 0.05
 SAME = ("adapter_model.safetensors", "metrics.jsonl", "eval_results.json", "predictions.jsonl")
 
 
@@ -40,32 +42,56 @@ def system(*command: str) -> None:
 
 
 @contextmanager
-def network() -> Iterator[None]:
-    """Two namespaces joined by a cable."""
+def network(delay_s: float = 0.0) -> Iterator[None]:
+    """Two namespaces joined by a cable, or by one that takes its time."""
+    relay: list[subprocess.Popen[bytes]] = []
     try:
         for host in HOSTS:
             system("ip", "netns", "add", host)
-        system("ip", "link", "add", LINKS[0], "type", "veth", "peer", "name", LINKS[1])
+        if delay_s:
+            relay.append(delayed_cable(delay_s))
+        else:
+            system("ip", "link", "add", LINKS[0], "type", "veth", "peer", "name", LINKS[1])
+            for host, link in zip(HOSTS, LINKS, strict=True):
+                system("ip", "link", "set", link, "netns", host)
         for host, link, address in zip(HOSTS, LINKS, ADDRESSES, strict=True):
-            system("ip", "link", "set", link, "netns", host)
             inside = ("ip", "netns", "exec", host, "ip")
             system(*inside, "address", "add", f"{address}/24", "dev", link)
             system(*inside, "link", "set", link, "up")
             system(*inside, "link", "set", "lo", "up")
         yield
     finally:
+        for process in relay:
+            process.kill()
         for host in HOSTS:
             subprocess.run(["ip", "netns", "delete", host], check=False)
 
 
-def shape(*words: str) -> None:
-    """Give both ends of the cable a queue with these words of netem, or take it away."""
-    for host, link in zip(HOSTS, LINKS, strict=True):
-        inside = ("ip", "netns", "exec", host, "tc", "qdisc")
-        if words:
-            system(*inside, "add", "dev", link, "root", "netem", *words)
-        else:
-            system(*inside, "delete", "dev", link, "root")
+def delayed_cable(delay_s: float) -> subprocess.Popen[bytes]:
+    """The process that is the cable, when both of its ends are there."""
+    ends = [word for pair in zip(HOSTS, LINKS, strict=True) for word in pair]
+    script = Path(__file__).with_name("cable.py")
+    process = subprocess.Popen([sys.executable, str(script), str(delay_s), *ends])
+    while subprocess.run(
+        ["ip", "netns", "exec", HOSTS[1], "ip", "link", "show", LINKS[1]], capture_output=True
+    ).returncode:
+        if process.poll() is not None:
+            raise SystemExit("the cable has ended")
+        time.sleep(0.1)
+    return process
+
+
+@contextmanager
+def slow_cable() -> Iterator[None]:
+    """Both ends send 1 Mbit in a second."""
+    queues = [("ip", "netns", "exec", host, "tc", "qdisc") for host in HOSTS]
+    for queue, link in zip(queues, LINKS, strict=True):
+        system(*queue, "add", "dev", link, "root", "tbf", *SLOW.split())
+    try:
+        yield
+    finally:
+        for queue, link in zip(queues, LINKS, strict=True):
+            system(*queue, "delete", "dev", link, "root")
 
 
 def cable(state: str) -> None:
@@ -227,18 +253,13 @@ def digest(file: Path) -> str:
 
 def refused(recipe: Path, run: Path, engine: str) -> None:
     """A link that the preflight must not let pass."""
-    shape("rate", "1mbit")
     began = time.monotonic()
-    started = start(recipe, run, engine)
-    codes = started.codes()
-    shape()
+    with slow_cable():
+        started = start(recipe, run, engine)
+        codes = started.codes()
     lines = re.findall(r"error: (preflight, .*)", started.said)
-    seconds = round(time.monotonic() - began, 1)
-    print(
-        json.dumps(
-            {"engine": engine, "case": "slow", "seconds": seconds, "codes": codes, "said": lines}
-        )
-    )
+    result = {"engine": engine, "case": "slow", "seconds": round(time.monotonic() - began, 1)}
+    print(json.dumps({**result, "codes": codes, "said": lines}), flush=True)
 
 
 def main() -> None:
@@ -248,27 +269,31 @@ def main() -> None:
     parser.add_argument("--only", default="delay,cut,dead,frozen,slow")
     chosen = parser.parse_args()
     cases = chosen.only.split(",")
-    with tempfile.TemporaryDirectory() as name, network():
+    with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         recipe = folder / "recipe.yaml"
         train = RECIPE["train"] | {"max_steps": STEPS}
         recipe.write_text(yaml.safe_dump({**RECIPE, "train": train}), encoding="utf-8")
         for engine in chosen.engines.split(","):
-            undisturbed, began = folder / f"{engine}-undisturbed", time.monotonic()
-            codes = start(recipe, undisturbed, engine).codes()
-            seconds = time.monotonic() - began
-            report(engine, "undisturbed", seconds, codes, [], codes, undisturbed, undisturbed)
+            with network():
+                undisturbed = whole(recipe, folder / f"{engine}-undisturbed", engine)
+                for case in (case for case in cases if case in DISTURBANCES):
+                    disturbed(case, recipe, folder / f"{engine}-{case}", engine, undisturbed)
+                if "slow" in cases:
+                    refused(recipe, folder / f"{engine}-slow", engine)
             if "delay" in cases:
-                run, began = folder / f"{engine}-delay", time.monotonic()
-                shape("delay", "50ms")
-                codes = start(recipe, run, engine).codes()
-                shape()
-                seconds = time.monotonic() - began
-                report(engine, "delay", seconds, codes, [], codes, run, undisturbed)
-            for case in (case for case in cases if case in DISTURBANCES):
-                disturbed(case, recipe, folder / f"{engine}-{case}", engine, undisturbed)
-            if "slow" in cases:
-                refused(recipe, folder / f"{engine}-slow", engine)
+                with network(DELAY_S):
+                    whole(recipe, folder / f"{engine}-delay", engine, undisturbed)
+
+
+def whole(recipe: Path, run: Path, engine: str, undisturbed: Path | None = None) -> Path:
+    """A run that nothing ends, compared with another."""
+    began = time.monotonic()
+    codes = start(recipe, run, engine).codes()
+    case = run.name.removeprefix(f"{engine}-")
+    seconds = time.monotonic() - began
+    report(engine, case, seconds, codes, [], codes, run, undisturbed or run)
+    return run
 
 
 if __name__ == "__main__":
