@@ -40,7 +40,7 @@ int clock_gettime(clockid_t clock, struct timespec *now) {
 """
 SAID = re.compile(r"^(?:error|warning): (.*)", re.MULTILINE)
 MOST_S = 40.0
-LITTLE = "MemTotal: 8000000 kB\\nMemAvailable: 1000 kB\\n"
+LITTLE = "MemTotal: 8000000 kB\nMemAvailable: 1000 kB\n"
 
 
 def version(folder: Path) -> Oddity:

@@ -3,10 +3,10 @@ a run on both when the link between them or one of them fails.
 
 python benchmarks/hosts.py [--engines cpu_ddp,cpu_zero3] [--only delay,cut,dead,frozen,slow]
 
-Needs root (network namespaces, a veth pair, tc tbf, TUN devices). For each engine: an undisturbed run; one whose
-link takes 50 ms each way; the link cut in the middle; all processes of one host killed; all of them
-stopped. Where the run ends it must say who, on which host and where, within the bound, and go on exactly.
-`slow` is a link of 1 Mbit/s, which the preflight must refuse. Each result is a line of JSON.
+Needs root (network namespaces, a veth pair, tc tbf, TUN devices). For each engine: an undisturbed run;
+the link cut in the middle; all processes of one host killed; all of them stopped; and a run whose link
+takes 50 ms each way. Where the run ends it must say who, on which host and where, within the bound, and go
+on exactly. `slow` is a link of 1 Mbit/s, which the preflight must refuse. Each result is a line of JSON.
 """
 
 import argparse

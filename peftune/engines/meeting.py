@@ -188,6 +188,13 @@ def wrong(arrivals: list[Arrival]) -> str | None:
     """What those who have come cannot agree on."""
     by_rank: dict[int, Arrival] = {}
     for arrival in arrivals:
+        if arrival.world_size != arrivals[0].world_size:
+            # First, because a recipe may fit one number of processes and not the other.
+            sizes = [f"{one.world_size} on {one.name}" for one in (arrivals[0], arrival)]
+            return (
+                f"the number of processes is {' and '.join(sizes)}; give every node the same "
+                "--num_processes and --num_machines."
+            )
         if arrival.error:
             return f"{arrival.name}: {arrival.error}"
         other = by_rank.setdefault(arrival.rank, arrival)
@@ -195,12 +202,6 @@ def wrong(arrivals: list[Arrival]) -> str | None:
             return (
                 f"two processes are rank {arrival.rank}: {other.pid} on {other.host} and {arrival.pid} "
                 f"on {arrival.host}; give every node its own --machine_rank."
-            )
-        if arrival.world_size != arrivals[0].world_size:
-            sizes = [f"{one.world_size} on {one.name}" for one in (arrivals[0], arrival)]
-            return (
-                f"the number of processes is {' and '.join(sizes)}; give every node the same "
-                "--num_processes and --num_machines."
             )
     return None
 

@@ -111,3 +111,11 @@ def test_a_rank_that_ended_before_it_came_is_named_with_its_reason() -> None:
 def test_a_rank_that_nobody_hears_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(meeting, "TELLING_S", 0.1)
     tell(launch(1, 2), ModelError("no such folder."))
+
+
+def test_another_number_of_processes_comes_before_what_it_spoils() -> None:
+    with ThreadPoolExecutor() as pool:
+        waiting = pool.submit(met, [(0, 2)], RanksSection())
+        tell(launch(1, 3), ModelError("4 is not a multiple of 6."))
+        (said,) = waiting.result()
+    assert said.startswith("the number of processes is ") and "a multiple" not in said
