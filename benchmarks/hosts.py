@@ -5,8 +5,8 @@ python benchmarks/hosts.py [--engines cpu_ddp,cpu_zero3] [--only delay,cut,dead,
 
 Needs root (network namespaces, a veth pair, tc tbf, TUN devices). For each engine: an undisturbed run;
 the link cut in the middle; all processes of one host killed; all of them stopped; and a run whose link
-takes 50 ms each way. Where the run ends it must say who, on which host and where, within the bound, and go
-on exactly. `slow` is a link of 1 Mbit/s, which the preflight must refuse. Each result is a line of JSON.
+takes 50 ms each way. Where the run ends it must say who, on which host and where, within the bound, and
+go on exactly. `slow` is a link of 1 Mbit/s, which the preflight must refuse. Each result is a JSON line.
 """
 
 import argparse

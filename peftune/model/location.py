@@ -52,7 +52,10 @@ def check_model_files(section: ModelSection) -> None:
     if not folder.is_dir():
         return
     if not (folder / CONFIG).is_file():
-        raise ModelError(f"{KEY}: {section.model_name_or_path!r} has no config.json.")
+        raise ModelError(
+            f"{KEY}: {section.model_name_or_path!r} has no config.json; copy the whole model there, or "
+            "name another folder."
+        )
     _check_weights(section, folder)
     config = _checked_config(section, folder)
     if not any(file for pattern in TOKENIZER_FILES for file in folder.glob(pattern)):

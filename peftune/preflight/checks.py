@@ -109,7 +109,7 @@ def difference(own: Mapping[str, str], usual: Mapping[str, str]) -> str:
 
 def size(count: int) -> str:
     """Bytes as a person reads them."""
-    return f"{count / 1e9:,.2f} GB" if count >= 1e7 else f"{count / 1e6:,.2f} MB"
+    return f"{count / 1e9:,.2f} GB" if count >= 1e9 else f"{count / 1e6:,.2f} MB"
 
 
 CHECKS: Mapping[PreflightName, Callable[[Nodes], Iterator[str]]] = {

@@ -122,7 +122,10 @@ def test_the_embedded_decoder_loads_by_its_name() -> None:
 
 def test_an_embedded_name_must_be_a_model() -> None:
     message = refusal(check_model_files, section_of("embedded:dialogues"))
-    assert message == f"{KEY}: 'embedded:dialogues' has no config.json."
+    assert message == (
+        f"{KEY}: 'embedded:dialogues' has no config.json; copy the whole model there, or name another "
+        "folder."
+    )
 
 
 def test_a_local_folder_goes_before_the_hub(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -64,7 +64,7 @@ def test_a_healthy_cluster_has_no_problem(nodes: list[Node]) -> None:
         (
             {"disks": (Disk("/out", 5_000_000, 20_000_000),)},
             "disk",
-            "rank 3 on host1 has 5.00 MB free at /out and needs 0.02 GB; make room, or name another "
+            "rank 3 on host1 has 5.00 MB free at /out and needs 20.00 MB; make room, or name another "
             "place (output_dir, PEFTUNE_CACHE).",
         ),
         (
