@@ -12,12 +12,13 @@ export PATH := $(abspath $(BIN)):$(PATH)
 quickstart: install
 	accelerate launch peftune/run.py recipes/summarize.yaml
 
-# Two workers; a file's tests stay together, because they share what is dear to set up.
+# Three workers, because tests wait for disks and for processes that they start; a file's tests stay
+# together, because they share what is dear to set up.
 test: install lint
-	pytest -n 2 --dist loadfile --no-loadscope-reorder
+	pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 thorough: install lint
-	pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'thorough or not thorough'
+	pytest -n 3 --dist loadfile --no-loadscope-reorder -m 'thorough or not thorough'
 
 lint: install
 	ruff check .

@@ -13,6 +13,21 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+LONGEST = (
+    "test_readme",
+    "test_contract",
+    "test_cells",
+    "test_models",
+    "test_recipes",
+    "test_full_disk",
+)
+"""Files that start first: a worker that came to one of them last would be the only one at work."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.stem not in LONGEST)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Encoded splits of the tests go into a folder of their own."""

@@ -175,7 +175,7 @@ def test_the_first_screen_has_the_three_commands() -> None:
                 "ruff check .",
                 "ruff format --check .",
                 "mypy",
-                "pytest -n 2 --dist loadfile --no-loadscope-reorder",
+                "pytest -n 3 --dist loadfile --no-loadscope-reorder",
             ],
         ),
     ],
