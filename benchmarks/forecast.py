@@ -237,6 +237,10 @@ def measured(folder: Path, launch: Any, ranks: Any, device: Any) -> dict[str, An
 
     # On a machine that others use as well, a process's own time says more than the clock on the wall.
     computing = trained(time.process_time)
+    started = time.perf_counter()
+    # At once, because the machine may be slower in a minute.
+    planned = forecast(subject_of(context.recipe, prepared, plan, launch, "cpu"), device)
+    planning = time.perf_counter() - started
     gc.collect()
     model = adapted_model(context)
     with allocations(ranks.device) as found:
@@ -245,15 +249,13 @@ def measured(folder: Path, launch: Any, ranks: Any, device: Any) -> dict[str, An
         losses = [record.loss for record in train(context.training(engine))]
     del engine
     gc.collect()
-    started = time.perf_counter()
-    planned = forecast(subject_of(context.recipe, prepared, plan, launch, "cpu"), device)
     return {
         "planned_mb": planned.training_bytes / 1e6,
         "measured_mb": found.peak / 1e6,
         "planned_s": planned.step_seconds,
         "computing_s": computing,
         "last_loss": losses[-1],
-        "planning_s": time.perf_counter() - started,
+        "planning_s": planning,
         "parts_mb": {name: size / 1e6 for name, size in planned.parts.items()},
     }
 

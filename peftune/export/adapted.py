@@ -63,7 +63,7 @@ class Adapted:
         layers = {id(layer): layer for name in names for layer in self.layers_of(name)}
         for name in names:
             for layer in self.layers_of(name):
-                _put(layer, name.rpartition(".")[2], weights[name].float())
+                _put(layer, name.rpartition(".")[2], weights[name])
         for layer in layers.values():
             layer.merge(safe_merge=False, adapter_names=[ADAPTER])
         for name in names:
@@ -91,8 +91,9 @@ def place(model: PeftModel, folder: Path) -> None:
 
 
 def _put(layer: Any, leaf: str, value: torch.Tensor) -> None:
-    base = layer.get_base_layer()
-    base._parameters[leaf] = torch.nn.Parameter(value.clone(), requires_grad=False)
+    """A copy of the parameter in float32; peft merges in place."""
+    wide = value.to(torch.float32, copy=True)
+    layer.get_base_layer()._parameters[leaf] = torch.nn.Parameter(wide, requires_grad=False)
 
 
 def _take(layer: Any, leaf: str) -> torch.Tensor:

@@ -164,12 +164,13 @@ class Merge:
 
     def _look_at(self, made: Tensors, base: Tensors) -> None:
         for name, tensor in made.items():
-            if not tensor.isfinite().all():
+            if not is_finite(tensor):
                 raise PeftuneError(
                     f"The merged {name} is not finite in {self.dtype}; set model.dtype."
                 )
-            before = base.get(name)
-            self.changed |= before is None or not torch.equal(before.to(tensor.dtype), tensor)
+            if not self.changed:
+                before = base.get(name)
+                self.changed = before is None or not torch.equal(before.to(tensor.dtype), tensor)
 
     def write(self, aside: Path, about: dict[str, Any]) -> None:
         """Every file that a loader needs, into `aside`."""
@@ -242,6 +243,12 @@ class Merge:
             for empty in aside.glob("*.safetensors"):
                 empty.unlink()
         write_json(aside / PLAN, plan)
+
+
+def is_finite(tensor: torch.Tensor) -> bool:
+    """Whether all numbers are; by the least and the largest, which are NaN where any number is."""
+    ends = torch.aminmax(tensor) if tensor.is_floating_point() and tensor.numel() else ()
+    return all(bool(end.isfinite()) for end in ends)
 
 
 def is_begun(aside: Path, plan: dict[str, Any]) -> bool:

@@ -67,6 +67,11 @@ class Kernels(TorchFunctionMode):
         enable_gqa: bool = False,
     ) -> torch.Tensor:
         """torch's choice of a kernel (aten/src/ATen/native/transformers/sdp_utils*.cpp)."""
+        if attn_mask is not None and attn_mask.dtype == torch.bool and self.kind in ("cpu", "cuda"):
+            # As torch does before any of its kernels.
+            attn_mask = torch.zeros_like(attn_mask, dtype=query.dtype).masked_fill_(
+                attn_mask.logical_not(), -torch.inf
+            )
         learns_mask = attn_mask is not None and attn_mask.requires_grad
         plain = not (dropout_p or learns_mask) and query.shape[-1] == value.shape[-1]
         if self.kind == "cpu" and plain and all(x.stride(-1) == 1 for x in (query, key, value)):

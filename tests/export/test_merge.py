@@ -9,6 +9,7 @@ from peftune.adapters import saved_form
 from peftune.adapters.lora import LoraSection
 from peftune.errors import ModelError, PeftuneError
 from peftune.export.adapter import save_adapter
+from peftune.export.merge import is_finite
 from peftune.quantization.bnb4bit import Bnb4bitSection, dequantize
 from tests.adapters.tiny_llama import load, logits, trained_tensors
 from tests.export.conftest import make_adapted
@@ -114,3 +115,11 @@ def test_a_tensor_without_a_place_in_the_base_is_an_error(adapter_folder, llama,
 def _rewrite(folder, change):
     path = folder / "adapter_model.safetensors"
     save_file(dict(change(name, tensor) for name, tensor in load_file(path).items()), path)
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
+def test_one_number_that_is_not_finite_is_found(number: float) -> None:
+    tensor = torch.randn(300, 20).to(torch.bfloat16)
+    assert is_finite(tensor) and is_finite(torch.ones(3, dtype=torch.int64))
+    tensor[-1, 7] = number
+    assert not is_finite(tensor)
