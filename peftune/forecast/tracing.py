@@ -83,6 +83,8 @@ class Trace(TorchDispatchMode):
         elif "device" in kwargs:
             kwargs = {**kwargs, "device": torch.device("cpu")}
         found = function(*args, **kwargs)
+        if function is aten.native_layer_norm.default and self.kind == "cpu":
+            found = _as_on_cpu(found, given)
         made = [leaf for leaf in tree_leaves(found) if isinstance(leaf, torch.Tensor)]
         fresh = [tensor for tensor in made if self._note(tensor)]
         if planned and (fresh or function._schema.is_mutable):
@@ -153,6 +155,13 @@ def _on_meta(function: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, Any
     if "device" in kwargs or _chooses_device(function):
         kwargs = {**kwargs, "device": torch.device("meta")}
     return function, args, kwargs
+
+
+def _as_on_cpu(found: tuple[torch.Tensor, ...], given: Sequence[torch.Tensor]) -> tuple[Any, ...]:
+    """What a layer norm makes; the CPU keeps mean and deviation in the format of all it was given."""
+    made, *statistics = found
+    formats = {tensor.dtype for tensor in given}
+    return made, *(one.to(made.dtype) if len(formats) == 1 else one for one in statistics)
 
 
 def _as_places(indices: Sequence[torch.Tensor | None]) -> list[torch.Tensor | None]:
