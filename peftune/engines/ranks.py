@@ -110,7 +110,10 @@ class Ranks:
 
     def wait(self) -> None:
         """Return when every rank has arrived; a collective."""
-        self.accelerator.wait_for_everyone()
+        if self.world_size > 1:
+            # Accelerate's own returns at once on CPU ranks whose launcher hides GPUs from them.
+            is_gpu = self.device.type == "cuda"
+            torch.distributed.barrier(device_ids=[self.device.index] if is_gpu else None)
 
     def hang_up(self, code: int, error: str = "") -> None:
         """Tell the others that this process ends with `code`, and why."""
