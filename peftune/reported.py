@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from peftune import __version__
 from peftune.data.encoded import FORMAT, cache_folder, made_folder
 from peftune.data.sources import open_splits
@@ -60,4 +62,5 @@ def write_report(file: Path | None, report: dict[str, Any], stores: Iterable[str
     """Keep the report on the tokens in `stores`."""
     if file is not None:
         made_folder(file.parent)
-        write_json(file, {"stores": list(stores), "report": report})
+        with FileLock(file.with_suffix(".lock")):
+            write_json(file, {"stores": list(stores), "report": report})

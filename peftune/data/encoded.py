@@ -99,7 +99,7 @@ def encode_split(table: Table, job: SplitJob, title: str, shows: bool) -> Encode
 
 
 def counted_labels(table: Table, reading: Reading) -> LabelCounts:
-    """The labels of a split, from disk where they were counted before.
+    """The labels of a split, from disk where they were counted before; one process counts, others wait.
 
     Raises DataError for a split in which no row can be used; single such rows are left to the gates.
     """
@@ -108,7 +108,9 @@ def counted_labels(table: Table, reading: Reading) -> LabelCounts:
     name = f"{hashlib.sha256(identity.encode()).hexdigest()}.json"
     file = made_folder(cache_folder() / "labels") / name
     if not file.is_file():
-        write_json(file, vars(_counted(table, reading)))
+        with FileLock(file.with_suffix(".lock")):
+            if not file.is_file():
+                write_json(file, vars(_counted(table, reading)))
     return LabelCounts(**read_json(file))
 
 
