@@ -34,6 +34,7 @@ def main() -> None:
     parser.add_argument("--each", type=int, default=8, help="set-ups of each layout")
     parser.add_argument("--layouts", nargs="+", choices=LAYOUTS, default=[*LAYOUTS])
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", type=int, nargs="+", help="numbers of set-ups, from 0")
     parser.add_argument("--out")
     parser.add_argument(
         "--toy", action="store_true", help="small models, to see that all of it runs"
@@ -47,7 +48,8 @@ def main() -> None:
     for layout in arguments.layouts:
         draw = random.Random(f"{arguments.seed} {layout}")
         set_ups = [drawn(draw, index, arguments.toy) for index in range(arguments.each)]
-        found += launched(layout, set_ups)
+        chosen = [set_ups[index] for index in arguments.only or range(arguments.each)]
+        found += launched(layout, chosen)
         if arguments.out:
             Path(arguments.out).write_text(json.dumps(found, indent=1) + "\n")
 
@@ -215,7 +217,7 @@ def measured(folder: Path, launch: Any, ranks: Any, device: Any) -> dict[str, An
     """What this rank took, and what was planned for it."""
     from peftune.context import Run
     from peftune.forecast.forecast import forecast, subject_of
-    from peftune.forecast.measuring import allocations
+    from peftune.forecast.measuring import allocations, held
     from peftune.pipeline import adapted_model, start_engine
     from peftune.preparation import plan_for, prepare_data
     from peftune.recipe import load_recipe
@@ -242,6 +244,8 @@ def measured(folder: Path, launch: Any, ranks: Any, device: Any) -> dict[str, An
     planned = forecast(subject_of(context.recipe, prepared, plan, launch, "cpu"), device)
     planning = time.perf_counter() - started
     gc.collect()
+    # DeepSpeed does not let go of an engine that is done with.
+    left_over = held(ranks.device)
     model = adapted_model(context)
     with allocations(ranks.device) as found:
         engine = start_engine(context, model)
@@ -250,8 +254,9 @@ def measured(folder: Path, launch: Any, ranks: Any, device: Any) -> dict[str, An
     del engine
     gc.collect()
     return {
-        "planned_mb": planned.training_bytes / 1e6,
-        "measured_mb": found.peak / 1e6,
+        # What is measured begins with the engine.
+        "planned_mb": max(planned.training_bytes, planned.phases.get("start", 0)) / 1e6,
+        "measured_mb": (found.peak - left_over) / 1e6,
         "planned_s": planned.step_seconds,
         "computing_s": computing,
         "last_loss": losses[-1],

@@ -25,6 +25,9 @@ CONTEXT = int(0.75 * GIB)
 FRAGMENTS = 0.05
 """Share of activations that the caching allocator holds between blocks; an allowance as well."""
 
+BROADCAST_BUCKET = 250 * 2**20
+"""Of torch's DistributedDataParallel, in bytes."""
+
 
 @dataclass(frozen=True)
 class Forecast:
@@ -132,6 +135,8 @@ def shared_out(subject: Subject, found: Rehearsal, device: Device, nodes: int = 
         "training": sum(parts.values()),
         "evaluation": fixed + evaluation,
     }
+    if launch.engine == "ddp" and launch.world_size > 1:
+        phases["start"] = start_bytes(found)
     if found.writing:
         phases["writing answers"] = fixed + found.writing
     passes = plan.micro_batches_per_step
@@ -173,6 +178,12 @@ def loading_bytes(subject: Subject, found: Rehearsal) -> int:
     if subject.launch.engine == "zero3":
         return math.ceil(whole / subject.launch.world_size) + largest
     return whole
+
+
+def start_bytes(found: Rehearsal) -> int:
+    """DDP gives rank 0's model to all ranks, frozen weights too, in a flat copy of each bucket."""
+    whole = found.total(False) + found.total(True) + found.buffers
+    return whole + min(whole, BROADCAST_BUCKET)
 
 
 def saving_bytes(found: Rehearsal) -> int:

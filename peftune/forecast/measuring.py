@@ -34,7 +34,7 @@ def allocations(device: torch.device) -> Iterator[Allocated]:
     found = Allocated()
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-        found.start = torch.cuda.memory_allocated(device)
+        found.start = held(device)
         yield found
         found.peak = torch.cuda.max_memory_allocated(device)
         return
@@ -43,6 +43,13 @@ def allocations(device: torch.device) -> Iterator[Allocated]:
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
         yield found
     found.peak = found.start + _highest([*before.freed, *_changes(profiled)])
+
+
+def held(device: torch.device) -> int:
+    """Bytes of all tensors that are alive."""
+    if device.type == "cuda":
+        return torch.cuda.memory_allocated(device)
+    return _Before().total
 
 
 @dataclass
