@@ -106,6 +106,7 @@ def test_the_records_of_a_run(tmp_path: Path, recipe_tree: dict[str, Any]) -> No
     assert list(run.rglob("events.out.tfevents.*"))
 
 
+@pytest.mark.thorough
 def test_the_resolved_recipe_repeats_the_run(tmp_path: Path, recipe_tree: dict[str, Any]) -> None:
     first = train(tmp_path, recipe_tree, "adapter.lora_dropout=0.2")
     second = tmp_path / "again"

@@ -88,6 +88,7 @@ def steps_of(run: Path) -> list[int]:
     return [line["step"] for line in metrics(run) if "loss" in line]
 
 
+@pytest.mark.thorough
 def test_the_final_artefacts(recipe: Path, whole: Path, tmp_path: Path) -> None:
     started = start(recipe, tmp_path / "run", [*LONG, "train.save_steps=10"])
     started.wait_for("train_results.json")

@@ -11,7 +11,9 @@ import pytest
 from benchmarks.kills import STEPS, play
 
 
-@pytest.mark.parametrize(("world_size", "kills"), [(1, 4), (2, 2)])
+@pytest.mark.parametrize(
+    ("world_size", "kills"), [pytest.param(1, 4, marks=pytest.mark.thorough), (2, 2)]
+)
 def test_a_killed_run_ends_bit_for_bit_as_one_that_was_not(
     world_size: int, kills: int, recipe_tree: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
