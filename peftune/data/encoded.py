@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -90,12 +90,12 @@ def encode_split(table: Table, job: SplitJob, title: str, shows: bool) -> Encode
     """
     folder = made_folder(cache_folder() / split_key(table, job))
     manifest = folder / "manifest.json"
-    if not manifest.is_file():
-        with FileLock(folder / ".lock"):
-            if not manifest.is_file():
-                shards = _make(table, job, folder, title, shows)
-                write_json(manifest, {"shards": shards, "source": table.place, "format": FORMAT})
-    return _opened(folder, read_json(manifest)["shards"])
+
+    def made() -> dict[str, Any]:
+        shards = _make(table, job, folder, title, shows)
+        return {"shards": shards, "source": table.place, "format": FORMAT}
+
+    return _opened(folder, _made_once(manifest, folder / ".lock", made)["shards"])
 
 
 def counted_labels(table: Table, reading: Reading) -> LabelCounts:
@@ -107,11 +107,17 @@ def counted_labels(table: Table, reading: Reading) -> LabelCounts:
     identity = json.dumps([FORMAT, __version__, table.fingerprint(), section], sort_keys=True)
     name = f"{hashlib.sha256(identity.encode()).hexdigest()}.json"
     file = made_folder(cache_folder() / "labels") / name
+    lock = file.with_suffix(".lock")
+    return LabelCounts(**_made_once(file, lock, lambda: vars(_counted(table, reading))))
+
+
+def _made_once(file: Path, lock: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What a JSON file holds; where it is not there yet, whoever has the lock makes it, others wait."""
     if not file.is_file():
-        with FileLock(file.with_suffix(".lock")):
+        with FileLock(lock):
             if not file.is_file():
-                write_json(file, vars(_counted(table, reading)))
-    return LabelCounts(**read_json(file))
+                write_json(file, make())
+    return read_json(file)
 
 
 def _counted(table: Table, reading: Reading) -> LabelCounts:

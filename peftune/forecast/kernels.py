@@ -67,7 +67,7 @@ class Kernels(TorchFunctionMode):
         enable_gqa: bool = False,
     ) -> torch.Tensor:
         """torch's choice of a kernel (aten/src/ATen/native/transformers/sdp_utils*.cpp)."""
-        if attn_mask is not None and attn_mask.dtype == torch.bool and self.kind in ("cpu", "cuda"):
+        if attn_mask is not None and attn_mask.dtype == torch.bool:
             # As torch does before any of its kernels.
             attn_mask = torch.zeros_like(attn_mask, dtype=query.dtype).masked_fill_(
                 attn_mask.logical_not(), -torch.inf
