@@ -3,12 +3,11 @@
     python benchmarks/forecast.py --each 8 --out docs/plan_measured.json
 
 Set-ups are drawn: three classes of models, LoRA and NF4, widths, lengths, ranks, recomputation. Each
-layout is one launch in which its set-ups run in turn, each twice: for its time, and for its memory under
-torch's profiler. Prints a JSON line for each.
+is a launch of its own, because DeepSpeed keeps an engine that is done with, and trains twice: for its
+memory, under torch's profiler, and for its time. Prints a JSON line for each.
 """
 
 import argparse
-import gc
 import json
 import os
 import random
@@ -42,16 +41,16 @@ def main() -> None:
     parser.add_argument("--job", help="what a launched process computes")
     arguments = parser.parse_args()
     if arguments.job:
-        measure_all(json.loads(Path(arguments.job).read_text()))
+        measure(json.loads(Path(arguments.job).read_text()))
         return
     found = []
     for layout in arguments.layouts:
         draw = random.Random(f"{arguments.seed} {layout}")
         set_ups = [drawn(draw, index, arguments.toy) for index in range(arguments.each)]
-        chosen = [set_ups[index] for index in arguments.only or range(arguments.each)]
-        found += launched(layout, chosen)
-        if arguments.out:
-            Path(arguments.out).write_text(json.dumps(found, indent=1) + "\n")
+        for index in arguments.only or range(arguments.each):
+            found.append(launched(layout, set_ups[index]))
+            if arguments.out:
+                Path(arguments.out).write_text(json.dumps(found, indent=1) + "\n")
 
 
 def drawn(draw: random.Random, index: int, toy: bool) -> dict[str, Any]:
@@ -74,48 +73,40 @@ def drawn(draw: random.Random, index: int, toy: bool) -> dict[str, Any]:
     }
 
 
-def launched(layout: str, set_ups: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Each set-up with what was planned and measured."""
+def launched(layout: str, set_up: dict[str, Any]) -> dict[str, Any]:
+    """A set-up with what was planned and measured."""
     with tempfile.TemporaryDirectory() as place:
         job = Path(place) / "job.json"
-        job.write_text(json.dumps({"layout": layout, "set_ups": set_ups, "place": place}))
+        job.write_text(json.dumps({"layout": layout, "set_up": set_up, "place": place}))
         config = REPOSITORY / "accelerate_configs" / f"{layout}.yaml"
         command = [str(Path(sys.executable).with_name("accelerate")), "launch"]
         command += ["--config_file", str(config), "--num_cpu_threads_per_process", "1"]
         command += [__file__, "--job", str(job)]
         environ = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
         environ |= {"PEFTUNE_CACHE": str(Path(place) / "cache"), "HF_HUB_OFFLINE": "1"}
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environ) as process:
-            assert process.stdout is not None
-            found = []
-            for line in process.stdout:
-                if line.startswith("{"):
-                    print(line, end="", flush=True)
-                    found.append(json.loads(line))
-        if process.returncode:
-            raise SystemExit(f"{layout} failed")
-    return found
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=environ)
+    if done.returncode:
+        raise SystemExit(f"{layout} failed")
+    line = next(line for line in done.stdout.splitlines() if line.startswith("{"))
+    print(line, flush=True)
+    return json.loads(line)
 
 
-def measure_all(job: dict[str, Any]) -> None:
+def measure(job: dict[str, Any]) -> None:
     """One rank of a launch."""
     from peftune.engines.launch import read_launch
     from peftune.engines.ranks import joined_ranks
-    from peftune.forecast.speed import measured_device
 
     launch = read_launch(os.environ)
     with joined_ranks(launch, (), job["place"]) as ranks:
-        device = measured_device(ranks)
-        for index, set_up in enumerate(job["set_ups"]):
-            folder = Path(job["place"]) / str(index)
-            if ranks.is_main:
-                write_set_up(set_up, folder, ranks.world_size)
-            ranks.wait()
-            found = measured(folder, launch, ranks, device)
-            everyone = ranks.gather_objects([found])
-            if ranks.is_main:
-                worst = max(everyone, key=lambda one: one["measured_mb"])
-                print(json.dumps({"layout": job["layout"], **set_up, **worst}), flush=True)
+        folder = Path(job["place"]) / "set-up"
+        if ranks.is_main:
+            write_set_up(job["set_up"], folder, ranks.world_size)
+        ranks.wait()
+        everyone = ranks.gather_objects([measured(folder, launch, ranks)])
+        if ranks.is_main:
+            worst = max(everyone, key=lambda one: one["measured_mb"])
+            print(json.dumps({"layout": job["layout"], **job["set_up"], **worst}), flush=True)
 
 
 def write_set_up(set_up: dict[str, Any], folder: Path, world_size: int) -> None:
@@ -213,56 +204,61 @@ def model_of(set_up: dict[str, Any], vocabulary: int) -> Any:
     )
 
 
-def measured(folder: Path, launch: Any, ranks: Any, device: Any) -> dict[str, Any]:
+def measured(folder: Path, launch: Any, ranks: Any) -> dict[str, Any]:
     """What this rank took, and what was planned for it."""
     from peftune.context import Run
     from peftune.forecast.forecast import forecast, subject_of
-    from peftune.forecast.measuring import allocations, held
-    from peftune.pipeline import adapted_model, start_engine
+    from peftune.forecast.speed import measured_device
     from peftune.preparation import plan_for, prepare_data
     from peftune.recipe import load_recipe
-    from peftune.training.loop import train
 
     recipe = load_recipe(folder / "recipe.yaml", [])
     prepared = prepare_data(recipe)
     plan = plan_for(recipe, len(prepared.rows["train"]), launch.world_size)
     context = Run(recipe, launch, ranks, prepared, plan, folder / "run")
-
-    def trained(clock: Callable[[], float]) -> float:
-        """The median step after the first ones, by a clock."""
-        engine = start_engine(context, adapted_model(context))
-        ends = [clock()]
-        for _ in train(context.training(engine)):
-            ends.append(clock())
-        seconds = [later - earlier for earlier, later in pairwise(ends)]
-        return statistics.median(seconds[WARMUP:])
-
+    most, last_loss = peak(context)
     # On a machine that others use as well, a process's own time says more than the clock on the wall.
-    computing = trained(time.process_time)
+    computing = median_step(context, time.process_time)
     started = time.perf_counter()
     # At once, because the machine may be slower in a minute.
-    planned = forecast(subject_of(context.recipe, prepared, plan, launch, "cpu"), device)
-    planning = time.perf_counter() - started
-    gc.collect()
-    # DeepSpeed does not let go of an engine that is done with.
-    left_over = held(ranks.device)
-    model = adapted_model(context)
-    with allocations(ranks.device) as found:
-        engine = start_engine(context, model)
-        del model
-        losses = [record.loss for record in train(context.training(engine))]
-    del engine
-    gc.collect()
+    device = measured_device(ranks)
+    planned = forecast(subject_of(recipe, prepared, plan, launch, "cpu"), device)
     return {
         # What is measured begins with the engine.
         "planned_mb": max(planned.training_bytes, planned.phases.get("start", 0)) / 1e6,
-        "measured_mb": (found.peak - left_over) / 1e6,
+        "measured_mb": most / 1e6,
         "planned_s": planned.step_seconds,
         "computing_s": computing,
-        "last_loss": losses[-1],
-        "planning_s": planning,
+        "last_loss": last_loss,
+        "planning_s": time.perf_counter() - started,
         "parts_mb": {name: size / 1e6 for name, size in planned.parts.items()},
     }
+
+
+def peak(context: Any) -> tuple[int, float]:
+    """The most bytes of tensors while an engine is made and trains, and the last loss."""
+    from peftune.forecast.measuring import allocations
+    from peftune.pipeline import adapted_model, start_engine
+    from peftune.training.loop import train
+
+    model = adapted_model(context)
+    with allocations(context.ranks.device) as found:
+        engine = start_engine(context, model)
+        del model
+        losses = [record.loss for record in train(context.training(engine))]
+    return found.peak, losses[-1]
+
+
+def median_step(context: Any, clock: Callable[[], float]) -> float:
+    """The median step after the first ones, by a clock."""
+    from peftune.pipeline import adapted_model, start_engine
+    from peftune.training.loop import train
+
+    engine = start_engine(context, adapted_model(context))
+    ends = [clock()]
+    for _ in train(context.training(engine)):
+        ends.append(clock())
+    return statistics.median([later - earlier for earlier, later in pairwise(ends)][WARMUP:])
 
 
 if __name__ == "__main__":

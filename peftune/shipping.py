@@ -44,10 +44,10 @@ def measured(
 
     The adapter as it began changes nothing, so what is trained starts without waiting for the base.
     """
-    probing = Probing(context)
-    adapted, trained = measure(context, engine), probing.scores(engine)
+    probing = Probing(context, engine)
+    adapted, trained = measure(context, engine), probing.scores()
     engine.load_trainable_state(initial)
-    base, untrained = measure(context, engine), probing.scores(engine)
+    base, untrained = measure(context, engine), probing.scores()
     if context.ranks.is_main:
         probing.probe(trained, untrained).save(context.folder / PROBE)
     return base, adapted

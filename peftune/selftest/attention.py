@@ -1,21 +1,27 @@
 """Checks of what a row sees: itself, and nothing that comes later, pads it or stands beside it."""
 
+from collections.abc import Sequence
+
 import torch
 
 from peftune.data.collate import Batch
 from peftune.data.rows import EncodedRow
+from peftune.objectives import OBJECTIVES
+from peftune.probing import vocabulary_of
 from peftune.selftest.check import Finding
 from peftune.selftest.trial import Trial, spread_difference
 
 Scores = list[torch.Tensor]
 WRITERS = ("causal", "seq2seq", "corrupted")
+MOST_SCORES = 2**21
+"""Numbers of a row's scores that are compared. All of them would be the most memory of a training."""
 
 
 def padding(trial: Trial) -> Finding:
     """Rows alone have the scores that they have in a batch, with or without its padding."""
     # Alone as the model's own code does it, together as training does.
-    alone = [trial.scores(trial.batch([row]), padded=True) for row in trial.ragged]
-    found = spread_difference(alone, own_scores(trial, trial.batch(trial.ragged)))
+    alone = [own_scores(trial, [row], trial.batch([row]), padded=True)[0] for row in trial.ragged]
+    found = spread_difference(alone, own_scores(trial, trial.ragged, trial.batch(trial.ragged)))
     shown = {"difference": found, "bound": trial.bound}
     if not found <= trial.bound:
         return Finding(
@@ -28,19 +34,42 @@ def padding(trial: Trial) -> Finding:
     return Finding(shown)
 
 
-def own_scores(trial: Trial, batch: Batch, model: torch.nn.Module | None = None) -> Scores:
-    """The scores of each ragged row out of their padded batch, without those at padding."""
-    every = trial.scores(batch, model)
-    return [own(trial, row, one[None]) for row, one in zip(trial.ragged, every, strict=True)]
+def own_scores(
+    trial: Trial,
+    rows: Sequence[EncodedRow],
+    batch: Batch,
+    model: torch.nn.Module | None = None,
+    padded: bool = False,
+) -> Scores:
+    """The scores of each row out of their padded batch, without those at padding; of a vocabulary those
+    of some tokens."""
+    objective = trial.training.batching.objective
+    if not OBJECTIVES[objective].generates:
+        every = trial.scores(batch, model, padded)
+        return [own(trial, row, one[None]) for row, one in zip(rows, every, strict=True)]
+    each, width = [compared(trial, predicted(trial, row)) for row in rows], batch["labels"].shape[1]
+    places = torch.cat([one + index * width for index, one in enumerate(each)])
+    every = trial.scores(batch, model, padded, places.to(batch["labels"].device))
+    return [*every.split([len(one) for one in each])]
+
+
+def predicted(trial: Trial, row: EncodedRow) -> int:
+    """How many tokens of a row have scores."""
+    encoded = trial.training.batching.objective in ("seq2seq", "corrupted")
+    return len(row.labels) if encoded else len(row.input_ids)
+
+
+def compared(trial: Trial, tokens: int) -> torch.Tensor:
+    """As many of the first `tokens` as have `MOST_SCORES` together, the first and the last among them."""
+    count = min(tokens, max(2, MOST_SCORES // vocabulary_of(trial.engine)))
+    return torch.linspace(0, tokens - 1, count).round().long()
 
 
 def own(trial: Trial, row: EncodedRow, scores: torch.Tensor) -> torch.Tensor:
     """The scores (1, …) of a row without those at padding."""
     match trial.training.batching.objective:
-        case "causal" | "masked" | "tags":
+        case "tags":
             return scores[:, : len(row.input_ids)]
-        case "seq2seq" | "corrupted":
-            return scores[:, : len(row.labels)]
         case "span":
             return scores[:, :, : len(row.input_ids)]
     return scores
@@ -48,10 +77,11 @@ def own(trial: Trial, row: EncodedRow, scores: torch.Tensor) -> torch.Tensor:
 
 def causality(trial: Trial) -> Finding:
     """The beginning of a row has the same scores whether the rest follows or not."""
-    batch = trial.batch([trial.ragged[-1]])
-    whole = trial.scores(batch)
-    kept = max(1, whole.shape[1] // 2)
-    found = spread_difference([whole[:, :kept]], [trial.scores(beginning(batch, kept))])
+    row = trial.ragged[-1]
+    batch, kept = trial.batch([row]), max(1, predicted(trial, row) // 2)
+    places = compared(trial, kept).to(batch["labels"].device)
+    whole = trial.scores(batch, places=places)
+    found = spread_difference([whole], [trial.scores(beginning(batch, kept), places=places)])
     numbers = {"difference": found, "bound": trial.bound}
     if not found <= trial.bound:
         return Finding(

@@ -27,9 +27,9 @@ WAY_OUT = (
 def reload(trial: Trial) -> Finding:
     """The adapter loads with plain peft, and merges, to the scores that it has in training."""
     batch = trial.batch(trial.ragged)
-    scores = own_scores(trial, batch)
+    scores = own_scores(trial, trial.ragged, batch)
     with trial.engine.module.disable_adapter():
-        plain = own_scores(trial, batch)
+        plain = own_scores(trial, trial.ragged, batch)
     state = trial.engine.trainable_state()
     if not trial.engine.ranks.is_main:
         # All ranks take the finding of the first.
@@ -99,4 +99,4 @@ def load_merged(trial: Trial, folder: Path) -> Any:
 
 def scores_of(trial: Trial, model: Any, batch: Batch, device: torch.device) -> Scores:
     moved = {name: tensor.to(device) for name, tensor in batch.items()}
-    return own_scores(trial, moved, model)
+    return own_scores(trial, trial.ragged, moved, model)

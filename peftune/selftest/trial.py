@@ -85,11 +85,15 @@ class Trial:
         return to_device(made, self.engine.ranks.device)
 
     def scores(
-        self, batch: Batch, model: torch.nn.Module | None = None, padded: bool = False
+        self,
+        batch: Batch,
+        model: torch.nn.Module | None = None,
+        padded: bool = False,
+        places: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """The scores of a batch in eval mode, float32 on the CPU, by the engine's model or another."""
+        """The scores of a batch as `model_scores` gives them."""
         objective = self.training.batching.objective
-        return model_scores(self.engine, batch, objective, model, padded)
+        return model_scores(self.engine, batch, objective, model, padded, places)
 
     def small_training(self, rows: list[EncodedRow], per_device: int) -> Training:
         """The training on `rows` alone, all in one step."""

@@ -13,7 +13,7 @@ from torch.nn import functional
 from peftune.data.rows import IGNORED
 from peftune.model.documents import reading_of
 from peftune.objectives import OBJECTIVES, ObjectiveName
-from peftune.training.supervised_head import Learnt, learning
+from peftune.training.supervised_head import Learnt, Wanted, scoring
 
 Batch = Mapping[str, torch.Tensor]
 
@@ -79,7 +79,7 @@ def batch_nll_sum(
         logits = model_logits(model, batch, objective)
         return nll_sum(logits, batch["labels"], objective, label_smoothing)
     learnt = learnt_of(batch["labels"], objective, label_smoothing)
-    with learning(learnt):
+    with scoring(learnt):
         logits = model_logits(model, batch, objective)
     if learnt.nll_sum is not None:
         # The sum is over nothing; it ties the loss to the output that an engine's hooks stand at.
@@ -89,6 +89,21 @@ def batch_nll_sum(
     return functional.cross_entropy(
         logits[0].float(), learnt.labels, reduction="sum", label_smoothing=label_smoothing
     )
+
+
+def scores_at(
+    model: torch.nn.Module,
+    batch: Batch,
+    objective: ObjectiveName,
+    places: torch.Tensor,
+    padded: bool = False,
+) -> torch.Tensor:
+    """The scores (N, V) of tokens of a model that predicts tokens; `places` count through the flattened
+    labels of the batch."""
+    wanted = Wanted(places)
+    with scoring(wanted):
+        logits = model_logits(model, batch, objective, padded)
+    return logits[0] if wanted.selected else logits.flatten(0, -2)[places]
 
 
 def learnt_of(labels: torch.Tensor, objective: ObjectiveName, label_smoothing: float) -> Learnt:

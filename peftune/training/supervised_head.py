@@ -9,7 +9,7 @@ arXiv:2410.10989). N learnt tokens, D hidden size, V vocabulary.
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -27,41 +27,47 @@ FP16_SCALE = 1024.0
 
 
 @dataclass
-class Learnt:
-    """What is learnt of a batch."""
+class Wanted:
+    """The tokens of a batch whose scores are wanted."""
 
     places: torch.Tensor
-    """Where in the flattened batch the tokens stand whose scores are wanted, int64 (N,)."""
+    """Where they stand in the flattened batch, int64 (N,)."""
+    selected: bool = field(default=False, kw_only=True)
+    """Whether the output layer was asked for these alone."""
+
+
+@dataclass
+class Learnt(Wanted):
+    """What is learnt of a batch: of its scores only the loss is wanted."""
+
     labels: torch.Tensor
     """The tokens to predict there, int64 (N,)."""
     label_smoothing: float
-    selected: bool = False
-    """Whether the output layer was asked for these alone."""
     nll_sum: torch.Tensor | None = None
     """Their summed loss, where the output layer computed it."""
 
 
-_learnt: ContextVar[Learnt | None] = ContextVar("learnt", default=None)
+_wanted: ContextVar[Wanted | None] = ContextVar("wanted", default=None)
 
 
 @contextmanager
-def learning(learnt: Learnt) -> Iterator[None]:
-    """Inside, a model prepared by `supervise` scores only what is learnt."""
-    token = _learnt.set(learnt)
+def scoring(wanted: Wanted) -> Iterator[None]:
+    """Inside, a model prepared by `supervise` scores only what is wanted."""
+    token = _wanted.set(wanted)
     try:
         yield
     finally:
-        _learnt.reset(token)
+        _wanted.reset(token)
 
 
 def supervise(model: PreTrainedModel) -> None:
-    """Prepare a model that predicts tokens, with its adapter, for `learning`."""
+    """Prepare a model that predicts tokens, with its adapter, for `scoring`."""
     head = model.get_output_embeddings()
     if is_plain(model, head):
         # On the instance: engines and hooks keep seeing the module that they know.
         vars(head)["forward"] = partial(loss_of_learnt, head, head.forward)
     else:
-        head.register_forward_pre_hook(select_learnt)
+        head.register_forward_pre_hook(select_wanted)
 
 
 def is_plain(model: PreTrainedModel, head: torch.nn.Module) -> bool:
@@ -77,31 +83,34 @@ def is_plain(model: PreTrainedModel, head: torch.nn.Module) -> bool:
     )
 
 
-def select_learnt(head: torch.nn.Module, args: tuple[Any, ...]) -> Any:
-    """Before an output layer: the hidden states of what is learnt, (1, N, D)."""
-    learnt = _learnt.get()
-    if learnt is None:
+def select_wanted(head: torch.nn.Module, args: tuple[Any, ...]) -> Any:
+    """Before an output layer: the hidden states of what is wanted, (1, N, D)."""
+    wanted = _wanted.get()
+    if wanted is None:
         return None
-    learnt.selected = True
+    wanted.selected = True
     hidden, *others = args
-    return hidden.flatten(0, -2).index_select(0, learnt.places)[None], *others
+    return hidden.flatten(0, -2).index_select(0, wanted.places)[None], *others
 
 
 def loss_of_learnt(
     head: torch.nn.Linear, forward: Callable[..., torch.Tensor], hidden: torch.Tensor
 ) -> torch.Tensor:
-    """In place of the head's own `forward`: notes the loss and returns no scores, (1, 0, V)."""
-    learnt = _learnt.get()
-    if learnt is None:
+    """In place of the head's own `forward`: notes the loss of what is learnt and returns no scores,
+    (1, 0, V), or else scores."""
+    wanted = _wanted.get()
+    if wanted is None:
         return forward(hidden)
-    (chosen,) = select_learnt(head, (hidden,))[:1]
+    (chosen,) = select_wanted(head, (hidden,))[:1]
+    if not isinstance(wanted, Learnt):
+        return forward(chosen)
     weight, bias = _computed(head.weight, hidden), head.bias
-    learnt.nll_sum, nothing = _LinearCrossEntropy.apply(
+    wanted.nll_sum, nothing = _LinearCrossEntropy.apply(
         chosen[0],
         weight.detach(),
         None if bias is None else _computed(bias, hidden).detach(),
-        learnt.labels,
-        learnt.label_smoothing,
+        wanted.labels,
+        wanted.label_smoothing,
     )
     return nothing
 

@@ -152,8 +152,9 @@ def test_attention_that_reaches_padding(
 
 def test_attention_that_reaches_later_tokens(recipe_tree: Tree, monkeypatch: Patch) -> None:
     """Padded rows alone would show it too; with rows of one length only this check can."""
-    monkeypatch.setattr(attention, "own_scores", lambda trial, batch: [
-        trial.scores(trial.batch([row])) for row in trial.ragged
+    own_scores = attention.own_scores
+    monkeypatch.setattr(attention, "own_scores", lambda trial, rows, batch, padded=False: [
+        own_scores(trial, [row], trial.batch([row]))[0] for row in rows
     ])  # fmt: skip
     attending(monkeypatch, lambda causal_mask: torch.ones_like(causal_mask))
     assert "attention reaches later tokens" in stopped(recipe_tree, "causality")

@@ -18,7 +18,7 @@ from transformers import (
 from peftune.data.rows import IGNORED
 from peftune.training import supervised_head
 from peftune.training.loss import batch_nll_sum
-from peftune.training.supervised_head import Learnt, is_plain, learning, supervise
+from peftune.training.supervised_head import Learnt, is_plain, scoring, supervise
 
 VOCABULARY = 97
 SIZES: dict[str, Any] = {
@@ -167,7 +167,7 @@ def test_half_precision_gradients_are_as_good_as_those_of_all_scores(dtype: torc
     head.to(dtype)
     given = hidden.to(dtype).requires_grad_()
     learnt = Learnt(torch.arange(40), labels, 0.0)
-    with learning(learnt):
+    with scoring(learnt):
         supervised_head.loss_of_learnt(head, head.forward, given[None])
     assert learnt.nll_sum is not None
     learnt.nll_sum.backward()
