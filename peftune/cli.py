@@ -16,6 +16,10 @@ from peftune.resolved import resolved_yaml
 from peftune.verbs import Debug, Overrides, RecipePath, RunFolder, exit_after
 from peftune.verbs import report_errors as report_errors
 
+# bitsandbytes compiles functions when it is imported, which takes seconds and 40 MB, for kernels that
+# peftune does not call; nothing else here is compiled.
+os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
+
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 

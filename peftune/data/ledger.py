@@ -74,6 +74,13 @@ def values_of(column: pa.Array) -> np.ndarray:
     return np.frombuffer(data, kind, count=len(column), offset=start * kind.itemsize)
 
 
+def column_of(values: np.ndarray) -> pa.Array:
+    """The other way round, numbers or truth values."""
+    kind = pa.from_numpy_dtype(values.dtype)
+    data = np.packbits(values, bitorder="little") if pa.types.is_boolean(kind) else values
+    return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(data)])
+
+
 @dataclass(frozen=True)
 class Ledger:
     """The lines of a split in the order of the source, or a choice of them, read when asked for."""

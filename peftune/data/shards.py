@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from peftune.data.ledger import values_of
+from peftune.data.ledger import column_of, values_of
 from peftune.data.rows import IGNORED, EncodedRow
 from peftune.objectives import ObjectiveName
 from peftune.records import storing
@@ -47,7 +47,7 @@ def row_batch(rows: Sequence[EncodedRow], objective: ObjectiveName) -> pa.Record
     labels = _lists([row.labels for row in rows], score)
     columns["labels"] = labels
     if objective in MASKED:
-        mask = pa.array(labels.values.to_numpy() != IGNORED)
+        mask = column_of(values_of(labels.values) != IGNORED)
         columns["mask"] = pa.ListArray.from_arrays(labels.offsets, mask)
     return pa.record_batch([columns[name] for name in schema.names], schema=schema)
 
@@ -57,7 +57,7 @@ def _lists(lists: Sequence[Sequence[float]], kind: type[np.generic]) -> pa.ListA
     offsets = np.zeros(len(lists) + 1, np.int32)
     np.cumsum([len(one) for one in lists], out=offsets[1:])
     values = np.fromiter(chain.from_iterable(lists), kind, count=int(offsets[-1]))
-    return pa.ListArray.from_arrays(offsets, pa.array(values))
+    return pa.ListArray.from_arrays(column_of(offsets), column_of(values))
 
 
 def write_batches(path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> None:
@@ -143,7 +143,7 @@ class StoredRows(Sequence[EncodedRow]):
 
 def _lengths(batch: pa.RecordBatch) -> np.ndarray:
     columns = ("input_ids", "mask" if "mask" in batch.schema.names else "labels")
-    offsets = [np.asarray(batch.column(name).offsets) for name in columns]
+    offsets = [values_of(batch.column(name).offsets) for name in columns]
     return np.stack([np.diff(one).astype(np.int64) for one in offsets], axis=1)
 
 

@@ -12,7 +12,7 @@ from peftune.data import encoded
 from peftune.data.encoded import EncodedSplit, SplitJob, encode_split
 from peftune.data.encoders import ENCODERS, Encoding
 from peftune.data.examples import Reading
-from peftune.data.ledger import values_of
+from peftune.data.ledger import column_of, values_of
 from peftune.data.section import DataSection
 from peftune.data.sources import open_splits
 from peftune.errors import DataError
@@ -200,3 +200,5 @@ def test_columns_of_a_ledger_are_read_as_arrow_means_them() -> None:
     for column in columns.values():
         for part in (column, column.slice(1, 2), column.slice(4)):
             assert values_of(part).tolist() == part.to_pylist()
+            if part.type != pa.string():
+                assert column_of(values_of(part)).equals(part)
