@@ -218,7 +218,7 @@ def measured(folder: Path, launch: Any, ranks: Any) -> dict[str, Any]:
     context = Run(recipe, launch, ranks, prepared, plan, folder / "run")
     most, last_loss = peak(context)
     # On a machine that others use as well, a process's own time says more than the clock on the wall.
-    computing = median_step(context, time.process_time)
+    computing = step_seconds(context, time.process_time)
     started = time.perf_counter()
     # At once, because the machine may be slower in a minute.
     device = measured_device(ranks)
@@ -249,16 +249,20 @@ def peak(context: Any) -> tuple[int, float]:
     return found.peak, losses[-1]
 
 
-def median_step(context: Any, clock: Callable[[], float]) -> float:
-    """The median step after the first ones, by a clock."""
+def step_seconds(context: Any, clock: Callable[[], float]) -> float:
+    """A step of mean length by a clock: its tokens times the median time of a token, of the steps after
+    the first ones."""
     from peftune.pipeline import adapted_model, start_engine
     from peftune.training.loop import train
 
     engine = start_engine(context, adapted_model(context))
-    ends = [clock()]
-    for _ in train(context.training(engine)):
+    tokens, ends = [], [clock()]
+    for record in train(context.training(engine)):
+        tokens.append(record.tokens)
         ends.append(clock())
-    return statistics.median([later - earlier for earlier, later in pairwise(ends)][WARMUP:])
+    taken = [later - earlier for earlier, later in pairwise(ends)]
+    each = [seconds / count for seconds, count in zip(taken, tokens, strict=True)]
+    return statistics.median(each[WARMUP:]) * statistics.mean(tokens)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,9 @@ CONTEXT = int(0.75 * GIB)
 FRAGMENTS = 0.05
 """Share of activations that the caching allocator holds between blocks; an allowance as well."""
 
+HOOKS = 55
+"""What DeepSpeed's stage 3 does around a module that is called, forward and backward together, in
+functions that torch is asked for; by `benchmarks/forecast.py` on two CPU ranks."""
 BROADCAST_BUCKET = 250 * 2**20
 """Of torch's DistributedDataParallel, in bytes."""
 
@@ -143,9 +146,10 @@ def shared_out(subject: Subject, found: Rehearsal, device: Device, nodes: int = 
     exchange = exchange_of(found, launch, passes)
     flops = sum(call.flops * count for call, count in found.calls.items())
     times = tokens_per_step(subject) / max(1.0, found.tokens)
-    computed = times * seconds_of(found.calls, device)
+    hooks = HOOKS * found.modules if launch.engine == "zero3" else 0.0
+    computed = times * seconds_of(found.calls, found.dispatches, device, hooks)
     shard = 1 if launch.engine == "ddp" else launch.world_size
-    computed += seconds_of(found.step_calls, device) / shard
+    computed += seconds_of(found.step_calls, found.step_dispatches, device) / shard
     sent = exchange.seconds(device, nodes)
     overlaps = exchange.hidden and device.kind == "cuda"
     return Forecast(

@@ -9,10 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch._C._profiler import _EventType
 from torch.profiler import ProfilerActivity, profile
-
-ALLOCATION = "[memory]"
-"""torch's name for what an allocator did, in a profile."""
 
 
 @dataclass
@@ -34,7 +32,7 @@ def allocations(device: torch.device) -> Iterator[Allocated]:
     found = Allocated()
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-        found.start = held(device)
+        found.start = torch.cuda.memory_allocated(device)
         yield found
         found.peak = torch.cuda.max_memory_allocated(device)
         return
@@ -43,13 +41,6 @@ def allocations(device: torch.device) -> Iterator[Allocated]:
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
         yield found
     found.peak = found.start + _highest([*before.freed, *_changes(profiled)])
-
-
-def held(device: torch.device) -> int:
-    """Bytes of all tensors that are alive."""
-    if device.type == "cuda":
-        return torch.cuda.memory_allocated(device)
-    return _Before().total
 
 
 @dataclass
@@ -80,13 +71,30 @@ class _Before:
 
 
 def _changes(profiled: profile) -> list[tuple[int, int]]:
-    """Time in nanoseconds and bytes of each allocation, negative where memory is given back."""
+    """Time in nanoseconds and bytes of each allocation, negative where its memory is given back. A mapped
+    file that was there before also says when it goes, and is known already."""
     results: Any = profiled.profiler
-    return [
-        (event.start_ns(), event.nbytes())
-        for event in results.kineto_results.events()
-        if event.name() == ALLOCATION
-    ]
+    alive: dict[int, int] = {}
+    changes = []
+    for event in _allocations(results.kineto_results.experimental_event_tree()):
+        place, size = event.extra_fields.ptr, event.extra_fields.alloc_size
+        # What another thread gives back is seen when its place is taken again.
+        before = alive.pop(place, 0)
+        if size > 0:
+            alive[place] = size
+        changes.append((event.start_time_ns, max(size, 0) - before))
+    return changes
+
+
+def _allocations(events: list[Any]) -> Iterator[Any]:
+    """Those of a tree of events, from first to last."""
+    waiting, found = [*events], []
+    while waiting:
+        event = waiting.pop()
+        waiting.extend(event.children)
+        if event.typed[0] == _EventType.Allocation:
+            found.append(event)
+    yield from sorted(found, key=lambda event: event.start_time_ns)
 
 
 def _highest(changes: list[tuple[int, int]]) -> int:

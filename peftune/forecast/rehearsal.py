@@ -1,13 +1,15 @@
 """A run's largest passes and one like most, gone through by the code of a training in a trace."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any, Literal
 
 import numpy as np
 import torch
+from torch.nn.modules.module import register_module_forward_pre_hook
 from transformers import PretrainedConfig
 
 from peftune.adapters import parameter_groups
@@ -76,6 +78,8 @@ class Rehearsal:
     """Bytes of the model beside its parameters, such as the scales of quantized weights."""
     training: Peak
     """Forward and backward of the largest micro-batch, in a step after the first."""
+    forward: int
+    """Bytes of activations that its forward pass alone reaches."""
     step: Peak
     evaluation: Peak
     writing: int
@@ -84,6 +88,11 @@ class Rehearsal:
     """Of forward and backward of a micro-batch of `tokens` tokens."""
     tokens: float
     step_calls: Counter[Call]
+    dispatches: int
+    """Functions that torch is asked for in that pass, those too that compute nothing."""
+    step_dispatches: int
+    modules: int
+    """Modules that are called in that pass."""
     rows: int
     width: int
     """Rows and longest row of the largest micro-batch."""
@@ -106,14 +115,14 @@ def rehearse(subject: Subject) -> Rehearsal:
         largest = largest_micro_batch(training)
         passes = min(2, subject.plan.micro_batches_per_step)
         with trace.phase("activations") as peak:
-            _pass(training, [largest] * passes, trace)
+            forward = _pass(training, [largest] * passes, trace)
         with trace.phase("optimizer") as step:
             engine.step()
-        step_calls = trace.calls
+        step_calls, step_dispatches = trace.calls, trace.dispatches
         typical = _typical(training)
-        with trace.phase("activations"):
+        with trace.phase("activations"), counted_modules() as modules:
             _pass(training, [typical], trace)
-        calls = trace.calls
+        calls, dispatches = trace.calls, trace.dispatches
         engine.optimizer.zero_grad(set_to_none=True)
         with trace.phase("activations") as evaluation:
             _evaluate(training, subject.held_out)
@@ -127,15 +136,30 @@ def rehearse(subject: Subject) -> Rehearsal:
             parameters,
             max(0, weights - known),
             peak,
+            forward,
             step,
             evaluation,
             writing,
             calls,
             float(training.sizes[typical].sum()),
             step_calls,
+            dispatches,
+            step_dispatches,
+            sum(modules.values()),
             len(largest),
             int(training.rows.lengths()[largest, 0].max()),
         )
+
+
+@contextmanager
+def counted_modules() -> Iterator[Counter[type]]:
+    """How often modules of each class are called inside."""
+    found = Counter[type]()
+    hook = register_module_forward_pre_hook(lambda module, _: found.update((type(module),)))
+    try:
+        yield found
+    finally:
+        hook.remove()
 
 
 def _warm(subject: Subject) -> None:
@@ -186,14 +210,18 @@ def _make_optimizer_state(engine: Engine, trace: Trace) -> None:
         engine.step()
 
 
-def _pass(training: Training, shares: Sequence[Sequence[int]], trace: Trace) -> None:
-    """Forward and backward of micro-batches, one after another."""
+def _pass(training: Training, shares: Sequence[Sequence[int]], trace: Trace) -> int:
+    """Forward and backward of micro-batches, one after another; the most activations of the first
+    forward pass."""
     training.engine.model.train()
+    forward = 0
     for index, share in enumerate(shares):
         batch = _batch(training, share)
         with training.engine.micro_batch(last=index == len(shares) - 1):
             nll = training_nll_sum(training, batch, _planned(row_draws(0, 0, batch)))
+            forward = forward or trace.peak.parts.get("activations", 0)
             training.engine.backward(nll)
+    return forward
 
 
 def _planned(draws: RowDraws) -> RowDraws:

@@ -14,6 +14,8 @@ from peftune.forecast.tracing import GRADIENTS
 REUSED = 1_000_000_000
 """Parameters that stage 3 keeps whole because they are needed again soon (DeepSpeed's
 `stage3_max_reuse_distance` and `stage3_max_live_parameters`)."""
+PREFETCHED = 50_000_000
+"""Parameters that stage 3 gathers at a time before they are needed (`stage3_prefetch_bucket_size`)."""
 PERSISTENT = 100_000
 """Parameters of a tensor that stage 3 leaves whole (`stage3_param_persistence_threshold`)."""
 EIGHT_BITS = ("adamw_bnb_8bit", "paged_adamw_8bit")
@@ -82,12 +84,12 @@ def _zero3(parts: dict[str, int], rehearsal: Rehearsal, launch: Launch) -> dict[
     ranks = launch.world_size
     frozen = [one for one in rehearsal.parameters if not one.trains]
     large = [one for one in frozen if one.numel > PERSISTENT]
-    whole = _gathered(large) + sum(one.bytes for one in frozen if one.numel <= PERSISTENT)
+    whole = _at_most(REUSED, large) + sum(one.bytes for one in frozen if one.numel <= PERSISTENT)
     trained = [one for one in rehearsal.parameters if one.trains]
     kept = sum(one.bytes for one in trained)
     shared = {
         "weights": parts["weights"] - sum(one.bytes for one in frozen) + _shards(frozen, ranks),
-        "gathered": whole,
+        "gathered": whole + _arriving(large, parts["activations"] - rehearsal.forward),
         "adapter": kept + _shards(trained, ranks),
         "optimizer": math.ceil(parts["optimizer"] / ranks),
         GRADIENTS: math.ceil(parts[GRADIENTS] / ranks) + _shards(trained, ranks),
@@ -101,10 +103,20 @@ def _bucket(rehearsal: Rehearsal) -> int:
     return min(4 * LARGEST_BUCKET, rehearsal.total(True))
 
 
-def _gathered(large: list[Tensor]) -> int:
-    """Bytes of as many parameters as are whole at a time."""
+def _arriving(large: list[Tensor], later: int) -> int:
+    """Bytes of the buffer that parameters are copied out of when they have come in.
+
+    It is there until the last of them is used: where all are kept for the backward pass that is the end
+    of the forward pass, when `later` bytes of activations are still to come.
+    """
+    buffer = _at_most(PREFETCHED, large)
+    return buffer if sum(one.numel for one in large) > REUSED else max(0, buffer - later)
+
+
+def _at_most(most: int, large: list[Tensor]) -> int:
+    """Bytes of as many parameters, in these tensors."""
     numel, size = sum(one.numel for one in large), sum(one.bytes for one in large)
-    return size if numel <= REUSED else math.ceil(size * REUSED / numel)
+    return size if numel <= most else math.ceil(size * most / numel)
 
 
 def _shards(tensors: list[Tensor], ranks: int) -> int:

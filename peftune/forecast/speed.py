@@ -7,11 +7,16 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from peft import LoraConfig, PeftModel
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from peftune.engines.ranks import Ranks
 from peftune.forecast.calls import ARGUMENTS, Call, Shape
 from peftune.forecast.devices import Device
+from peftune.training.loss import batch_nll_sum
+from peftune.training.shortcuts import compute_fast
 
 HALF = (torch.bfloat16, torch.float16)
 REPEATS = 3
@@ -21,16 +26,19 @@ SMALL, LARGE = 256, 2**22
 """Numbers in a collective for its latency, and for its rate."""
 
 
-def seconds_of(calls: Counter[Call], device: Device) -> float:
-    """Time of these calls, one after another; 0 where the device's rates are not known."""
+def seconds_of(
+    calls: Counter[Call], dispatches: float, device: Device, hooks: float = 0.0
+) -> float:
+    """Time of these calls, one after another, of what torch is asked for besides, and of an engine's
+    hooks in such functions; 0 where the device's rates are not known."""
     if device.kind == "cpu":
         made = sum(_made(call) * count for call, count in calls.items())
-        return made + device.overhead * sum(calls.values())
+        return made + device.overhead * (dispatches + hooks)
     if not device.half_flops:
         return 0.0
     computed = sum(_stated(call, device) * count for call, count in calls.items())
     # The host runs ahead of a GPU, as long as it is the faster of the two.
-    return max(computed, device.overhead * sum(calls.values()))
+    return max(computed, device.overhead * (sum(calls.values()) + hooks))
 
 
 def _stated(call: Call, device: Device) -> float:
@@ -97,14 +105,42 @@ def _memory() -> int:
 
 
 def _overhead() -> float:
-    """Seconds for each of the eight calls that this makes of tiny tensors, the best of several."""
-    x = torch.ones(4, requires_grad=True)
+    """Seconds for each function that torch is asked for beside its kernel: by a model that has next to
+    nothing to compute, with its adapter and shortcuts."""
+    sizes: dict[str, Any] = {
+        "vocab_size": 8,
+        "hidden_size": 8,
+        "intermediate_size": 8,
+        "num_hidden_layers": 2,
+    }
+    with torch.random.fork_rng([]):
+        model = LlamaForCausalLM(LlamaConfig(**sizes, num_attention_heads=1)).requires_grad_(False)
+        config = LoraConfig(task_type="CAUSAL_LM", r=1, target_modules="all-linear")
+        adapted = compute_fast(
+            PeftModel(model, config, "default"), padding_free=True, generates=True
+        )
+    ids = torch.ones(1, 8, dtype=torch.int64)
+    batch = {"input_ids": ids, "attention_mask": ids, "labels": ids}
 
     def compute() -> None:
-        for _ in range(50):
-            (x * x + x).sum().backward()
+        batch_nll_sum(adapted, batch, "causal").backward()
 
-    return min(_timed(compute) for _ in range(5)) / (50 * 8)
+    compute()
+    with _Counting() as counting:
+        compute()
+    return min(_timed(compute) for _ in range(5)) / counting.dispatches
+
+
+class _Counting(TorchDispatchMode):
+    """How many functions torch is asked for inside."""
+
+    dispatches = 0
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        self.dispatches += 1
+        return function(*args, **(kwargs or {}))
 
 
 def _exchange(size: int) -> float:

@@ -29,7 +29,9 @@ PARTS = {"weights": 18_500, "adapter": 1000, "optimizer": 2000, "gradients": 0, 
 def found() -> Rehearsal:
     """Two layers and an embedding, 500 bytes of scales beside them."""
     peak = Peak(sum(PARTS.values()), dict(PARTS))
-    return Rehearsal(WEIGHTS, 500, peak, peak, peak, 900, Counter(), 10.0, Counter(), 2, 5)
+    return Rehearsal(
+        WEIGHTS, 500, peak, 40, peak, peak, 900, Counter(), 10.0, Counter(), 0, 0, 0, 2, 5
+    )
 
 
 def parts(found: Rehearsal, engine: str, ranks: int = 2, offload: bool = False) -> dict[str, int]:
