@@ -110,3 +110,13 @@ def test_two_hosts_lose_each_other(tmp_path: Path) -> None:
     for one in (cut, dead):
         assert (one["codes"], one["resumed"], one["same"]) == ([1], [0, 0], True)
         assert any("rank 1 on peftune-b is gone, during step " in line for line in one["said"])
+
+
+@pytest.mark.thorough
+def test_plans_are_compared(tmp_path: Path) -> None:
+    chosen = ("--toy", "--each", "1", "--layouts", "cpu", "cpu_zero2")
+    said = run("forecast.py", tmp_path, *chosen, "--out", "found.json")
+    found = [json.loads(line) for line in said.splitlines() if line.startswith("{")]
+    assert found == json.loads((tmp_path / "found.json").read_text())
+    assert [one["layout"] for one in found] == ["cpu", "cpu_zero2"]
+    assert all(one["measured_mb"] > 1 and one["computing_s"] > 0 for one in found)

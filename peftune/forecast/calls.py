@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
+from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.flop_counter import flop_registry
 
@@ -44,6 +45,20 @@ class Call(NamedTuple):
     bytes: float
     """Read and written."""
     dtype: torch.dtype
+
+
+class Asking(TorchFunctionMode):
+    """Counts the functions of torch that Python asks for inside, those too that compute nothing; not
+    what these ask for themselves."""
+
+    count = 0
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        # Reading an attribute is no work.
+        self.count += function.__name__ != "__get__"
+        return function(*args, **(kwargs or {}))
 
 
 ARGUMENTS: dict[str, tuple[Any, Any]] = {}

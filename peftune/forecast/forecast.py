@@ -25,7 +25,7 @@ CONTEXT = int(0.75 * GIB)
 FRAGMENTS = 0.05
 """Share of activations that the caching allocator holds between blocks; an allowance as well."""
 
-HOOKS = 55
+HOOKS = 30
 """What DeepSpeed's stage 3 does around a module that is called, forward and backward together, in
 functions that torch is asked for; by `benchmarks/forecast.py` on two CPU ranks."""
 BROADCAST_BUCKET = 250 * 2**20
@@ -147,9 +147,9 @@ def shared_out(subject: Subject, found: Rehearsal, device: Device, nodes: int = 
     flops = sum(call.flops * count for call, count in found.calls.items())
     times = tokens_per_step(subject) / max(1.0, found.tokens)
     hooks = HOOKS * found.modules if launch.engine == "zero3" else 0.0
-    computed = times * seconds_of(found.calls, found.dispatches, device, hooks)
+    computed = times * seconds_of(found.calls, found.asked, device, hooks)
     shard = 1 if launch.engine == "ddp" else launch.world_size
-    computed += seconds_of(found.step_calls, found.step_dispatches, device) / shard
+    computed += seconds_of(found.step_calls, 0.0, device) / shard
     sent = exchange.seconds(device, nodes)
     overlaps = exchange.hidden and device.kind == "cuda"
     return Forecast(

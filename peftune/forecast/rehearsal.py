@@ -21,7 +21,7 @@ from peftune.engines.engine import Engine, StepShape, trainable_parameters
 from peftune.engines.launch import Launch
 from peftune.engines.ranks import Ranks
 from peftune.forecast.answering import writing_bytes
-from peftune.forecast.calls import Call
+from peftune.forecast.calls import Asking, Call
 from peftune.forecast.skeleton import adapted_skeleton
 from peftune.forecast.tracing import GRADIENTS, Peak, Trace, tracing
 from peftune.model.head import Head
@@ -88,9 +88,8 @@ class Rehearsal:
     """Of forward and backward of a micro-batch of `tokens` tokens."""
     tokens: float
     step_calls: Counter[Call]
-    dispatches: int
-    """Functions that torch is asked for in that pass, those too that compute nothing."""
-    step_dispatches: int
+    asked: int
+    """Functions of torch that Python asks for in that pass, those too that compute nothing."""
     modules: int
     """Modules that are called in that pass."""
     rows: int
@@ -118,11 +117,11 @@ def rehearse(subject: Subject) -> Rehearsal:
             forward = _pass(training, [largest] * passes, trace)
         with trace.phase("optimizer") as step:
             engine.step()
-        step_calls, step_dispatches = trace.calls, trace.dispatches
+        step_calls = trace.calls
         typical = _typical(training)
-        with trace.phase("activations"), counted_modules() as modules:
+        with trace.phase("activations"), counted_modules() as modules, Asking() as asking:
             _pass(training, [typical], trace)
-        calls, dispatches = trace.calls, trace.dispatches
+        calls = trace.calls
         engine.optimizer.zero_grad(set_to_none=True)
         with trace.phase("activations") as evaluation:
             _evaluate(training, subject.held_out)
@@ -143,8 +142,7 @@ def rehearse(subject: Subject) -> Rehearsal:
             calls,
             float(training.sizes[typical].sum()),
             step_calls,
-            dispatches,
-            step_dispatches,
+            asking.count,
             sum(modules.values()),
             len(largest),
             int(training.rows.lengths()[largest, 0].max()),

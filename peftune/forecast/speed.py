@@ -8,12 +8,11 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from peftune.engines.ranks import Ranks
-from peftune.forecast.calls import ARGUMENTS, Call, Shape
+from peftune.forecast.calls import ARGUMENTS, Asking, Call, Shape
 from peftune.forecast.devices import Device
 from peftune.training.loss import batch_nll_sum
 from peftune.training.shortcuts import compute_fast
@@ -26,14 +25,12 @@ SMALL, LARGE = 256, 2**22
 """Numbers in a collective for its latency, and for its rate."""
 
 
-def seconds_of(
-    calls: Counter[Call], dispatches: float, device: Device, hooks: float = 0.0
-) -> float:
+def seconds_of(calls: Counter[Call], asked: float, device: Device, hooks: float = 0.0) -> float:
     """Time of these calls, one after another, of what torch is asked for besides, and of an engine's
     hooks in such functions; 0 where the device's rates are not known."""
     if device.kind == "cpu":
         made = sum(_made(call) * count for call, count in calls.items())
-        return made + device.overhead * (dispatches + hooks)
+        return made + device.overhead * (asked + hooks)
     if not device.half_flops:
         return 0.0
     computed = sum(_stated(call, device) * count for call, count in calls.items())
@@ -126,21 +123,9 @@ def _overhead() -> float:
         batch_nll_sum(adapted, batch, "causal").backward()
 
     compute()
-    with _Counting() as counting:
+    with Asking() as asking:
         compute()
-    return min(_timed(compute) for _ in range(5)) / counting.dispatches
-
-
-class _Counting(TorchDispatchMode):
-    """How many functions torch is asked for inside."""
-
-    dispatches = 0
-
-    def __torch_dispatch__(
-        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
-        self.dispatches += 1
-        return function(*args, **(kwargs or {}))
+    return min(_timed(compute) for _ in range(5)) / asking.count
 
 
 def _exchange(size: int) -> float:

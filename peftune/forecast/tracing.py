@@ -49,8 +49,6 @@ class Trace(TorchDispatchMode):
         self.total, self.parts = 0, Counter[str]()
         self.peak = Peak()
         self.calls = Counter[Call]()
-        self.dispatches = 0
-        """Functions that torch was asked for, those too that compute nothing."""
         self._alive: dict[int, list[Any]] = {}
 
     @contextmanager
@@ -58,7 +56,6 @@ class Trace(TorchDispatchMode):
         """Count anew: the peak and the calls of what happens inside, where new tensors are `label`."""
         before, self.label = self.label, label
         self.peak, self.calls = Peak(self.total, dict(self.parts)), Counter()
-        self.dispatches = 0
         try:
             yield self.peak
         finally:
@@ -77,7 +74,6 @@ class Trace(TorchDispatchMode):
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
-        self.dispatches += 1
         given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
         planned = any(tensor.is_meta for tensor in given) or _is_planned(function, given, kwargs)
         if function is aten._local_scalar_dense.default and planned:

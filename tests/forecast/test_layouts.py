@@ -64,6 +64,20 @@ def test_zero3_shares_everything_but_what_is_small_or_needed_soon(found: Rehears
     assert made["adapter"] == 1000 + 500 and made["optimizer"] == 1000
 
 
+@pytest.mark.parametrize(
+    ("forward", "numel", "gathered"),
+    [(7000, 10**6, 4000), (6000, 10**6, 3000), (1000, 10**6, 2000), (1000, 2 * 10**9, 1050)],
+)
+def test_zero3_keeps_the_buffer_that_parameters_arrive_in_through_the_forward_pass(
+    found: Rehearsal, forward: int, numel: int, gathered: int
+) -> None:
+    """2,000 bytes of parameters count twice as far as the 7,000 of activations come later; of more
+    than a billion parameters a billion are whole, and fifty million on their way."""
+    large = Tensor("head.weight", numel, 2000, False, 10)
+    one = replace(found, parameters=(large,), forward=forward)
+    assert parts(one, "zero3")["gathered"] == gathered
+
+
 def test_fsdp2_gathers_two_layers_and_what_is_outside_of_them(found: Rehearsal) -> None:
     layers = layers_of(found)
     assert (layers.largest, layers.outside) == (6600, 8000)

@@ -7,8 +7,9 @@ import torch
 
 from peftune.context import Run
 from peftune.engines.engine import Engine
+from peftune.forecast.calls import Asking
 from peftune.forecast.measuring import allocations
-from peftune.forecast.rehearsal import Rehearsal, rehearse
+from peftune.forecast.rehearsal import Rehearsal, counted_modules, rehearse
 from peftune.forecast.tracing import tracing
 from peftune.selftest.memory import largest_micro_batch
 from peftune.training.draws import row_draws
@@ -112,6 +113,22 @@ def test_a_trace_counts_what_is_alive_and_what_has_gone() -> None:
             (kept + 1.0).sum()
         assert trace.total == 4000
         assert peak.parts == {"weights": 4000, "activations": 4004}
+
+
+def test_functions_that_are_asked_for_are_counted() -> None:
+    with Asking() as asking:
+        one = torch.zeros(4).view(2, 2)
+        assert one.shape == (2, 2) and not one.is_meta
+        torch.nn.functional.linear(one, one)
+    assert asking.count == 3
+
+
+def test_called_modules_are_counted() -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2))
+    with counted_modules() as found:
+        model(torch.zeros(1, 2))
+    model(torch.zeros(1, 2))
+    assert found == {torch.nn.Sequential: 1, torch.nn.Linear: 2}
 
 
 def test_whole_numbers_keep_their_values() -> None:
