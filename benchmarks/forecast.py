@@ -17,14 +17,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 sys.path[:0] = [str(Path(__file__).resolve().parent.parent), str(Path(__file__).resolve().parent)]
 
 LAYOUTS = ("cpu", "cpu_ddp", "cpu_zero2", "cpu_zero3")
-STEPS, WARMUP = 7, 3
+STEPS, WARMUP = 9, 3
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
@@ -217,20 +216,21 @@ def measured(folder: Path, launch: Any, ranks: Any) -> dict[str, Any]:
     plan = plan_for(recipe, len(prepared.rows["train"]), launch.world_size)
     context = Run(recipe, launch, ranks, prepared, plan, folder / "run")
     most, last_loss = peak(context)
+    subject = subject_of(recipe, prepared, plan, launch, "cpu")
+    plans: list[Any] = []
     # On a machine that others use as well, a process's own time says more than the clock on the wall.
-    computing = step_seconds(context, time.process_time)
-    started = time.perf_counter()
-    # At once, because the machine may be slower in a minute.
-    device = measured_device(ranks)
-    planned = forecast(subject_of(recipe, prepared, plan, launch, "cpu"), device)
+    clock = time.process_time
+    computing = step_seconds(
+        context, clock, lambda: plans.append(forecast(subject, measured_device(ranks)))
+    )
+    planned = plans[-1]
     return {
         # What is measured begins with the engine.
         "planned_mb": max(planned.training_bytes, planned.phases.get("start", 0)) / 1e6,
         "measured_mb": most / 1e6,
-        "planned_s": planned.step_seconds,
+        "planned_s": statistics.median(one.step_seconds for one in plans),
         "computing_s": computing,
         "last_loss": last_loss,
-        "planning_s": time.perf_counter() - started,
         "parts_mb": {name: size / 1e6 for name, size in planned.parts.items()},
     }
 
@@ -249,19 +249,20 @@ def peak(context: Any) -> tuple[int, float]:
     return found.peak, losses[-1]
 
 
-def step_seconds(context: Any, clock: Callable[[], float]) -> float:
+def step_seconds(context: Any, clock: Callable[[], float], plan: Callable[[], None]) -> float:
     """A step of mean length by a clock: its tokens times the median time of a token, of the steps after
-    the first ones."""
+    the first ones. Every other step is followed by a plan, because the machine's speed changes."""
     from peftune.pipeline import adapted_model, start_engine
     from peftune.training.loop import train
 
     engine = start_engine(context, adapted_model(context))
-    tokens, ends = [], [clock()]
+    tokens, each, started = [], [], clock()
     for record in train(context.training(engine)):
         tokens.append(record.tokens)
-        ends.append(clock())
-    taken = [later - earlier for earlier, later in pairwise(ends)]
-    each = [seconds / count for seconds, count in zip(taken, tokens, strict=True)]
+        each.append((clock() - started) / record.tokens)
+        if record.step > WARMUP and (record.step - WARMUP) % 2 == 0:
+            plan()
+        started = clock()
     return statistics.median(each[WARMUP:]) * statistics.mean(tokens)
 
 
