@@ -1,6 +1,6 @@
 """What was planned beside what was measured, on CPU ranks: memory of a rank, and time of a step.
 
-    python benchmarks/forecast.py --each 8 --out docs/plan_measured.json
+    python benchmarks/forecast.py --each 8 --out benchmarks/forecast.json
 
 Set-ups are drawn: three classes of models, LoRA and NF4, widths, lengths, ranks, recomputation. Each
 is a launch of its own, because DeepSpeed keeps an engine that is done with, and trains twice: for its
