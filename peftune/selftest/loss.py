@@ -32,12 +32,9 @@ def step_of(trial: Trial) -> Training:
 
 
 def unequal_rows(trial: Trial, count: int) -> list[EncodedRow]:
-    """Rows from the least to the most learnt targets among the shorter half of the first; repeated if
-    there are few. All scores of a long row would be more memory than a step of the training takes."""
-    first = sorted(trial.first(SEARCHED), key=lambda row: len(row.input_ids) + len(row.labels))
+    """Rows from the least to the most learnt targets among the first; repeated if there are few."""
     order = sorted(
-        first[: (len(first) + 1) // 2],
-        key=lambda row: len(row.labels) - row.labels.count(IGNORED),
+        trial.first(SEARCHED), key=lambda row: len(row.labels) - row.labels.count(IGNORED)
     )
     places = (i * (len(order) - 1) // max(1, count - 1) for i in range(count))
     return [order[place] for place in places]

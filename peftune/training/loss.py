@@ -84,10 +84,11 @@ def batch_nll_sum(
     if learnt.nll_sum is not None:
         # The sum is over nothing; it ties the loss to the output that an engine's hooks stand at.
         return learnt.nll_sum + logits.sum()
-    if not learnt.selected:
-        logits = logits.flatten(0, -2)[None, learnt.places]
     return functional.cross_entropy(
-        logits[0].float(), learnt.labels, reduction="sum", label_smoothing=label_smoothing
+        wanted_of(logits, learnt).float(),
+        learnt.labels,
+        reduction="sum",
+        label_smoothing=label_smoothing,
     )
 
 
@@ -103,7 +104,12 @@ def scores_at(
     wanted = Wanted(places)
     with scoring(wanted):
         logits = model_logits(model, batch, objective, padded)
-    return logits[0] if wanted.selected else logits.flatten(0, -2)[places]
+    return wanted_of(logits, wanted)
+
+
+def wanted_of(logits: torch.Tensor, wanted: Wanted) -> torch.Tensor:
+    """The scores (N, V) of what is wanted, out of those that a model gave: these alone, or all."""
+    return logits[0] if wanted.selected else logits.flatten(0, -2)[wanted.places]
 
 
 def learnt_of(labels: torch.Tensor, objective: ObjectiveName, label_smoothing: float) -> Learnt:
