@@ -206,7 +206,8 @@ def model_of(set_up: dict[str, Any], vocabulary: int) -> Any:
 def measured(folder: Path, launch: Any, ranks: Any) -> dict[str, Any]:
     """What this rank took, and what was planned for it."""
     from peftune.context import Run
-    from peftune.forecast.forecast import forecast, subject_of
+    from peftune.forecast.forecast import shared_out, subject_of
+    from peftune.forecast.rehearsal import rehearse
     from peftune.forecast.speed import measured_device
     from peftune.preparation import plan_for, prepare_data
     from peftune.recipe import load_recipe
@@ -217,11 +218,11 @@ def measured(folder: Path, launch: Any, ranks: Any) -> dict[str, Any]:
     context = Run(recipe, launch, ranks, prepared, plan, folder / "run")
     most, last_loss = peak(context)
     subject = subject_of(recipe, prepared, plan, launch, "cpu")
-    plans: list[Any] = []
+    rehearsed, plans = rehearse(subject), []
     # On a machine that others use as well, a process's own time says more than the clock on the wall.
     clock = time.process_time
     computing = step_seconds(
-        context, clock, lambda: plans.append(forecast(subject, measured_device(ranks)))
+        context, clock, lambda: plans.append(shared_out(subject, rehearsed, measured_device(ranks)))
     )
     planned = plans[-1]
     return {

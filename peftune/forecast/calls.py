@@ -1,10 +1,13 @@
 """One computation of a trace: which function, on what shapes, and what it takes."""
 
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
+from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.flop_counter import flop_registry
@@ -59,6 +62,17 @@ class Asking(TorchFunctionMode):
         # Reading an attribute is no work.
         self.count += function.__name__ != "__get__"
         return function(*args, **(kwargs or {}))
+
+
+@contextmanager
+def counted_modules() -> Iterator[Counter[type]]:
+    """How often modules of each class are called inside."""
+    found = Counter[type]()
+    hook = register_module_forward_pre_hook(lambda module, _: found.update((type(module),)))
+    try:
+        yield found
+    finally:
+        hook.remove()
 
 
 ARGUMENTS: dict[str, tuple[Any, Any]] = {}

@@ -9,8 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch.nn.modules.module import register_module_forward_pre_hook
-from transformers import PretrainedConfig
+from transformers import PretrainedConfig, PreTrainedModel
 
 from peftune.adapters import parameter_groups
 from peftune.data.collate import Batch, Batching
@@ -21,7 +20,7 @@ from peftune.engines.engine import Engine, StepShape, trainable_parameters
 from peftune.engines.launch import Launch
 from peftune.engines.ranks import Ranks
 from peftune.forecast.answering import writing_bytes
-from peftune.forecast.calls import Asking, Call
+from peftune.forecast.calls import Asking, Call, counted_modules
 from peftune.forecast.skeleton import adapted_skeleton
 from peftune.forecast.tracing import GRADIENTS, Peak, Trace, tracing
 from peftune.model.head import Head
@@ -79,7 +78,7 @@ class Rehearsal:
     training: Peak
     """Forward and backward of the largest micro-batch, in a step after the first."""
     forward: int
-    """Bytes of activations that its forward pass alone reaches."""
+    """Bytes of activations that its forward pass reaches before it scores words."""
     step: Peak
     evaluation: Peak
     writing: int
@@ -149,17 +148,6 @@ def rehearse(subject: Subject) -> Rehearsal:
         )
 
 
-@contextmanager
-def counted_modules() -> Iterator[Counter[type]]:
-    """How often modules of each class are called inside."""
-    found = Counter[type]()
-    hook = register_module_forward_pre_hook(lambda module, _: found.update((type(module),)))
-    try:
-        yield found
-    finally:
-        hook.remove()
-
-
 def _warm(subject: Subject) -> None:
     """bitsandbytes makes its code books once, out of numbers that a trace would not have."""
     if subject.recipe.quantization is not None:
@@ -209,17 +197,35 @@ def _make_optimizer_state(engine: Engine, trace: Trace) -> None:
 
 
 def _pass(training: Training, shares: Sequence[Sequence[int]], trace: Trace) -> int:
-    """Forward and backward of micro-batches, one after another; the most activations of the first
-    forward pass."""
+    """Forward and backward of micro-batches, one after another; the most activations before the first
+    scores of words, or where there are none in the first forward pass."""
     training.engine.model.train()
-    forward = 0
-    for index, share in enumerate(shares):
-        batch = _batch(training, share)
-        with training.engine.micro_batch(last=index == len(shares) - 1):
-            nll = training_nll_sum(training, batch, _planned(row_draws(0, 0, batch)))
-            forward = forward or trace.peak.parts.get("activations", 0)
-            training.engine.backward(nll)
-    return forward
+    base: Any = training.engine.module
+    with _noting_scores(base.get_base_model(), trace) as reached:
+        for index, share in enumerate(shares):
+            batch = _batch(training, share)
+            with training.engine.micro_batch(last=index == len(shares) - 1):
+                nll = training_nll_sum(training, batch, _planned(row_draws(0, 0, batch)))
+                reached.append(trace.peak.parts.get("activations", 0))
+                training.engine.backward(nll)
+    return reached[0]
+
+
+@contextmanager
+def _noting_scores(model: PreTrainedModel, trace: Trace) -> Iterator[list[int]]:
+    """The most activations so far, each time that the output layer for words is called."""
+    reached: list[int] = []
+    scoring = model.get_output_embeddings()
+    if scoring is None:
+        yield reached
+        return
+    hook = scoring.register_forward_pre_hook(
+        lambda *_: reached.append(trace.peak.parts.get("activations", 0))
+    )
+    try:
+        yield reached
+    finally:
+        hook.remove()
 
 
 def _planned(draws: RowDraws) -> RowDraws:

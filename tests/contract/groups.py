@@ -8,6 +8,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
+from peftune.engines.build_lock import LONGEST_BUILD_S
 from tests.contract.cases import Case, Outcome, run
 
 # Starting from one process that has imported everything saves seconds for each rank.
@@ -61,12 +62,16 @@ class Group:
             theirs.close()
 
     def run(self, case: Case) -> list[Outcome]:
-        """What each rank found. An error of any of them is raised, and ends the group."""
+        """What each rank found. An error of any of them is raised, and ends the group.
+
+        The first case of ZeRO waits for DeepSpeed's code to be compiled, which takes minutes on a busy
+        machine, and a rank that is killed meanwhile leaves a lock for all that follow.
+        """
         for pipe in self.pipes:
             send(pipe, case)
         answers: dict[Any, Outcome] = {}
         while len(answers) < len(self.pipes):
-            ready = wait([pipe for pipe in self.pipes if pipe not in answers], timeout=120)
+            ready = wait([pipe for pipe in self.pipes if pipe not in answers], LONGEST_BUILD_S)
             for pipe in ready:
                 outcome, error = receive(pipe)  # type: ignore[union-attr]
                 answers[pipe] = outcome

@@ -7,9 +7,9 @@ import torch
 
 from peftune.context import Run
 from peftune.engines.engine import Engine
-from peftune.forecast.calls import Asking
+from peftune.forecast.calls import Asking, counted_modules
 from peftune.forecast.measuring import allocations
-from peftune.forecast.rehearsal import Rehearsal, counted_modules, rehearse
+from peftune.forecast.rehearsal import Rehearsal, rehearse
 from peftune.forecast.tracing import tracing
 from peftune.selftest.memory import largest_micro_batch
 from peftune.training.draws import row_draws
@@ -82,6 +82,30 @@ def measured(tree: Tree) -> tuple[int, int]:
 
     made(tree, use)
     return sizes[0], sizes[1]
+
+
+class Reached(Exception):
+    """The output layer is called."""
+
+
+@pytest.mark.parametrize("name", ["decoder", "encoder-decoder"])
+def test_the_forward_pass_ends_where_words_are_scored(trees: dict[str, Tree], name: str) -> None:
+    tree = changed(trees[name], "train", per_device_train_batch_size=4)
+    rehearsed = rehearse(planned(tree))
+
+    def use(context: Run, engine: Engine) -> None:
+        def stop(*_: Any) -> None:
+            raise Reached
+
+        base: Any = engine.module
+        base.get_base_model().get_output_embeddings().register_forward_pre_hook(stop)
+        training = context.training(engine)
+        with allocations(torch.device("cpu")) as found, pytest.raises(Reached):
+            passes(training, largest_micro_batch(training))
+        assert rehearsed.forward == pytest.approx(found.peak - found.start, rel=0.08)
+        assert rehearsed.forward < 0.9 * rehearsed.training.parts["activations"]
+
+    made(tree, use)
 
 
 def passes(training: Training, share: list[int]) -> None:
