@@ -7,6 +7,9 @@ import torch
 from torch.nn import functional
 from transformers import PreTrainedModel
 
+from peftune.model.first_tokens_proof import may_narrow
+from peftune.model.unpadding import stacks_of
+
 RANK = 16
 
 
@@ -35,11 +38,13 @@ def _wait(x: torch.Tensor) -> None:
 
 def needed_operations(model: PreTrainedModel, rows: list[dict[str, Any]]) -> float:
     """Operations for one real token, without attention's own: a product forward and one backward for each
-    frozen layer, three for each low-rank pair, and the output layer for what is learnt alone."""
+    frozen layer, three for each low-rank pair, and the output layer for what is learnt alone. The last
+    layer of a model that reads first tokens needs keys and values of every token, the rest of these."""
     inputs = sum(len(row["input_ids"]) for row in rows)
     targets = sum(len(row["labels"]) for row in rows)
     learnt = sum(label != -100 for row in rows for label in row["labels"])
     pairs = model.config.is_encoder_decoder
+    firsts = read_at_first_tokens(model)
     total = 0.0
     for name, module in model.named_modules():
         if not isinstance(module, torch.nn.Linear):
@@ -51,9 +56,23 @@ def needed_operations(model: PreTrainedModel, rows: list[dict[str, Any]]) -> flo
             total += 4 * size * learnt
         elif name.endswith(("pooler.dense", "classifier")):
             total += 6 * size * len(rows)
+        elif module in firsts:
+            total += (4 * size + 2 * low) * len(rows)
         else:
             reads_input = not (pairs and name.startswith("decoder.")) or name.endswith(
                 ("EncDecAttention.k", "EncDecAttention.v")
             )
             total += (4 * size + 2 * low) * (inputs if reads_input else targets)
     return total / (inputs + targets if pairs else inputs)
+
+
+def read_at_first_tokens(model: PreTrainedModel) -> set[torch.nn.Module]:
+    """The layers whose result is read at the first token of each row alone."""
+    if not may_narrow(model):
+        return set()
+    last = stacks_of(model)[0].layers[-1]
+    return {
+        module
+        for name, module in last.named_modules()
+        if isinstance(module, torch.nn.Linear) and name.rpartition(".")[2] not in ("key", "value")
+    }

@@ -20,7 +20,8 @@ from transformers.masking_utils import (
 )
 
 from peftune.model.devices import device_kind
-from peftune.model.documents import Reading, current_reading
+from peftune.model.documents import FIRST_TOKENS, Reading, current_reading
+from peftune.model.first_tokens import every_token
 from peftune.model.short_rows import Buckets, buckets_of
 from peftune.model.wide_products import product_dtype
 
@@ -83,6 +84,8 @@ def attend(
     if reading is None or reading.stack is None:
         own = (attention_mask, dropout, scaling, is_causal, position_bias)
         return sdpa_attention_forward(module, query, key, value, *own, **kwargs)
+    if reading.stack == FIRST_TOKENS:
+        key, value = (every_token(reading, *one) for one in (("k", key), ("v", value)))
     causal = bool(vars(module).get("is_causal", True) if is_causal is None else is_causal)
     bias = _bias(attention_mask, position_bias, causal)
     if bias is None and not dropout and has_kernel(query, value):

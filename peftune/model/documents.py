@@ -11,6 +11,9 @@ from typing import Any
 import torch
 from torch.nn import functional
 
+FIRST_TOKENS = 2
+"""Which documents of a reading the first tokens of texts are, where a layer computes them alone."""
+
 
 @dataclass(frozen=True)
 class Documents:
@@ -32,6 +35,13 @@ class Documents:
         """Where each row begins, and the end, int32 (rows + 1,)."""
         ends = torch.tensor([0, *accumulate(self.lengths)], dtype=torch.int32)
         return ends.to(self.places.device)
+
+    @cached_property
+    def first_tokens(self) -> "Documents":
+        """Of each row the first token alone."""
+        rows = torch.arange(len(self.lengths), device=self.places.device)
+        ones, zeros = (1,) * len(rows), torch.zeros_like(rows)
+        return Documents(ones, self.width, rows * self.width, rows, zeros)
 
     @property
     def is_full(self) -> bool:
@@ -69,14 +79,21 @@ def documents_of(mask: torch.Tensor) -> Documents:
 class Reading:
     """A forward pass over a padded batch, and what is being computed in it."""
 
-    documents: tuple[Documents, Documents]
-    """Of the encoder, or of the only stack of layers; and of the decoder."""
+    documents: tuple[Documents, ...]
+    """Of the encoder, or of the only stack of layers; of the decoder; and, in a layer that computes
+    nothing else, of first tokens."""
     stack: int | None = None
     """Whose layers are being computed; None between them, where rows are padded."""
     states: torch.Tensor | None = None
-    """What the decoder's attention reads of the encoder, (1, tokens, …), where it does."""
+    """What attention reads that is not of its own rows, (1, tokens, …), such as the encoder's."""
     reads_states: bool = False
     """Whether a part of that attention is computing something of it."""
+    whole: torch.Tensor | None = None
+    """What goes into a layer that computes first tokens alone, (1, tokens, …)."""
+    narrow: torch.Tensor | None = None
+    """Of that the first tokens."""
+    apart: dict[str, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
+    """Its keys and values: what stands for them until attention is computed, and those of all tokens."""
     row: int | None = None
     """Whose attention is being computed, where it is computed for one row after another."""
     unpadded: dict[int, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)

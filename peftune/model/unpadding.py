@@ -14,7 +14,8 @@ from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from peftune.model.attention import UNPADDED, register
-from peftune.model.documents import Reading, current_reading
+from peftune.model.documents import FIRST_TOKENS, Reading, current_reading
+from peftune.model.first_tokens import narrow
 
 INTERFACE = "ALL_ATTENTION_FUNCTIONS"
 """What code of transformers calls whose attention can be replaced."""
@@ -29,10 +30,11 @@ class Stack:
     """Which documents of a reading they compute."""
 
 
-def unpad(model: PreTrainedModel) -> None:
+def unpad(model: PreTrainedModel, first_tokens: bool = False) -> None:
     """Let `model`, with its adapter, leave out padding inside `reading_of`, if it can be served.
 
     It can where every layer is of attention that asks transformers for its implementation.
+    `first_tokens`: the last layer computes nothing else, as `may_narrow` allows.
     """
     stacks = stacks_of(model)
     if not stacks or model.config._attn_implementation != "sdpa":
@@ -47,6 +49,8 @@ def unpad(model: PreTrainedModel) -> None:
                 for part in attention.children():
                     part.register_forward_pre_hook(turning_to_states)
                     part.register_forward_hook(turning_back, always_call=True)
+        if first_tokens:
+            narrow(stack.layers[-1], *attentions(stack.layers[-1]))
         stack.layers[-1].register_forward_hook(leaving, always_call=True)
 
 
@@ -141,7 +145,8 @@ def attending(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, 
     reading = current_reading()
     if reading is None or reading.own is None:
         return None
-    reading.states = kwargs.get("key_value_states")
+    narrow = reading.stack == FIRST_TOKENS
+    reading.states = reading.whole if narrow else kwargs.get("key_value_states")
     if kwargs.get("position_bias", True) is not None:
         return None
     if reading.states is not None or not module.has_relative_attention_bias:

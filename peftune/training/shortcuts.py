@@ -3,6 +3,7 @@
 from peft import PeftModel
 from transformers import PreTrainedModel
 
+from peftune.model.first_tokens_proof import may_narrow
 from peftune.model.unpadding import unpad
 from peftune.model.wide_products import widen
 from peftune.training.fused_lora import fuse
@@ -17,7 +18,7 @@ def compute_fast(
     sharded: bool = False,
     gathers_weights: bool = False,
 ) -> PeftModel:
-    """No padding, no scores that nobody reads, one function for each adapted layer.
+    """No padding, no tokens and scores that nobody reads, one function for each adapted layer.
 
     `generates`: the model predicts tokens. `sharded`: weights are whole only while the part of the model
     that they belong to is computed (FSDP2). `gathers_weights`: each only while its own layer is called
@@ -29,7 +30,7 @@ def compute_fast(
         widen(base)
         fuse(adapted, keeps_inputs=sharded)
     if padding_free:
-        unpad(base)
+        unpad(base, may_narrow(base))
     if generates:
         supervise(base)
     return adapted
