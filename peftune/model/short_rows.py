@@ -114,7 +114,8 @@ def buckets_of(own: Documents, seen: Documents) -> Buckets | None:
     if 2 * len(together) > len(own.lengths):
         return None
     rows = [*together.values()]
-    return Buckets(side_of(own, rows), side_of(seen, rows))
+    side = side_of(own, rows)
+    return Buckets(side, side if seen is own else side_of(seen, rows))
 
 
 def side_of(documents: Documents, buckets: list[list[int]]) -> Side:
@@ -124,11 +125,12 @@ def side_of(documents: Documents, buckets: list[list[int]]) -> Side:
     shapes, tokens, places, first = [], [], np.empty(lengths.sum(), dtype=np.int64), 0
     for rows in buckets:
         width = int(lengths[rows].max())
-        for row in rows:
-            own = np.arange(starts[row], starts[row] + lengths[row])
-            tokens.append(np.pad(own, (0, width - len(own))))
-            places[own] = first + np.arange(len(own))
-            first += width
+        steps = np.arange(width)
+        taken = steps < lengths[rows, None]
+        own = np.where(taken, starts[rows, None] + steps, 0)
+        tokens.append(own.ravel())
+        places[own[taken]] = first + np.flatnonzero(taken)
+        first += taken.size
         shapes.append((len(rows), width))
     device = documents.places.device
     moved: list[Any] = [
