@@ -125,9 +125,7 @@ def backpropagate(training: Training, step: int) -> tuple[float, int, int, Asks]
     """Everything of step `step` (from 0) up to the update: the gradients are in place, and the answer
     is the step's mean loss, its learnt targets, its tokens and what was asked for, over all ranks."""
     engine = training.engine
-    if not engine.module.training:
-        # Telling every module takes a while, and only an evaluation changes it.
-        engine.model.train()
+    engine.model.train()
     batches = micro_batches(training, step)
     target_tokens, tokens = count_step(engine, batches, training.batching.objective)
     nll_sum = accumulate(training, step, batches, target_tokens)

@@ -309,6 +309,17 @@ def test_a_validation_between_steps_changes_no_number(base: PeftModel) -> None:
     check_equal((records, engine.trainable_state()), trained(base, neftune_noise_alpha=5.0))
 
 
+def test_a_model_as_it_comes_from_its_files_is_told_of_training(base: PeftModel) -> None:
+    """The adapter around it has never heard of evaluation."""
+    chosen = section()
+    engine = engine_of(base, chosen)
+    inside: Any = engine.module
+    inside.get_base_model().eval()
+    assert engine.module.training
+    next(iter(steps(engine, chosen)))
+    assert all(module.training for module in engine.module.modules())
+
+
 @pytest.mark.parametrize("batch_size", [1, 3, 16])
 def test_the_validation_loss_does_not_depend_on_the_batch_size(
     batch_size: int, base: PeftModel
