@@ -23,7 +23,7 @@ from typing import Any
 sys.path[:0] = [str(Path(__file__).resolve().parent.parent), str(Path(__file__).resolve().parent)]
 
 LAYOUTS = ("cpu", "cpu_ddp", "cpu_zero2", "cpu_zero3")
-STEPS, WARMUP = 9, 3
+STEPS, WARMUP = 21, 3
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
@@ -218,18 +218,18 @@ def measured(folder: Path, launch: Any, ranks: Any) -> dict[str, Any]:
     context = Run(recipe, launch, ranks, prepared, plan, folder / "run")
     most, last_loss = peak(context)
     subject = subject_of(recipe, prepared, plan, launch, "cpu")
-    rehearsed, plans = rehearse(subject), []
-    # On a machine that others use as well, a process's own time says more than the clock on the wall.
-    clock = time.process_time
-    computing = step_seconds(
-        context, clock, lambda: plans.append(shared_out(subject, rehearsed, measured_device(ranks)))
-    )
-    planned = plans[-1]
+    rehearsed = rehearse(subject)
+
+    def plan_now() -> Any:
+        return shared_out(subject, rehearsed, measured_device(ranks))
+
+    planned = plan_now()
+    computing, ratio = step_seconds(context, lambda: plan_now().step_seconds)
     return {
         # What is measured begins with the engine.
         "planned_mb": max(planned.training_bytes, planned.phases.get("start", 0)) / 1e6,
         "measured_mb": most / 1e6,
-        "planned_s": statistics.median(one.step_seconds for one in plans),
+        "planned_s": computing * ratio,
         "computing_s": computing,
         "last_loss": last_loss,
         "parts_mb": {name: size / 1e6 for name, size in planned.parts.items()},
@@ -250,21 +250,31 @@ def peak(context: Any) -> tuple[int, float]:
     return found.peak, losses[-1]
 
 
-def step_seconds(context: Any, clock: Callable[[], float], plan: Callable[[], None]) -> float:
-    """A step of mean length by a clock: its tokens times the median time of a token, of the steps after
-    the first ones. Every other step is followed by a plan, because the machine's speed changes."""
+def step_seconds(context: Any, plan: Callable[[], float]) -> tuple[float, float]:
+    """A step of mean length, by the median time of a token of the steps after the first ones, and the
+    median of what a plan says over what the steps before and after it take.
+
+    Every other step is followed by a plan, because the speed of a machine that others use changes; and a
+    process's own time says more there than the clock on the wall.
+    """
     from peftune.pipeline import adapted_model, start_engine
     from peftune.training.loop import train
 
+    clock = time.process_time
     engine = start_engine(context, adapted_model(context))
-    tokens, each, started = [], [], clock()
+    tokens, each, plans, started = [], [], {}, clock()
     for record in train(context.training(engine)):
         tokens.append(record.tokens)
         each.append((clock() - started) / record.tokens)
-        if record.step > WARMUP and (record.step - WARMUP) % 2 == 0:
-            plan()
+        if WARMUP < record.step < STEPS and (record.step - WARMUP) % 2:
+            plans[record.step] = plan()
         started = clock()
-    return statistics.median(each[WARMUP:]) * statistics.mean(tokens)
+    length = statistics.mean(tokens)
+    ratios = [
+        seconds / (length * statistics.mean(each[step - 1 : step + 1]))
+        for step, seconds in plans.items()
+    ]
+    return statistics.median(each[WARMUP:]) * length, statistics.median(ratios)
 
 
 if __name__ == "__main__":
