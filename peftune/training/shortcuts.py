@@ -30,7 +30,8 @@ def compute_fast(
         widen(base)
         fuse(adapted, keeps_inputs=sharded)
     if padding_free:
-        unpad(base, may_narrow(base))
+        # ZeRO-3 gathers a layer's weights again where its output is used, which must be what it gave.
+        unpad(base, first_tokens=not gathers_weights and may_narrow(base))
     if generates:
         supervise(base)
     return adapted
