@@ -5,6 +5,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# Python compiles what it imports by itself; compiling every file of every package takes a minute more.
+INSTALL := install -q --no-compile -c constraints.txt
 export PATH := $(abspath $(BIN)):$(PATH)
 
 .PHONY: quickstart test thorough bench lint install clean
@@ -31,10 +33,10 @@ install: $(VENV)/installed
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || (echo "peftune needs Python 3.11 or later; set PYTHON=" && exit 1)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -q -c constraints.txt pip setuptools setuptools-scm wheel ninja packaging
-	$(BIN)/pip install -q -c constraints.txt torch
-	$(BIN)/pip install -q -c constraints.txt --no-build-isolation deepspeed
-	$(BIN)/pip install -q -c constraints.txt --no-build-isolation -e '.[dev]'
+	$(BIN)/pip $(INSTALL) pip setuptools setuptools-scm wheel ninja packaging
+	$(BIN)/pip $(INSTALL) torch
+	$(BIN)/pip $(INSTALL) --no-build-isolation deepspeed
+	$(BIN)/pip $(INSTALL) --no-build-isolation -e '.[dev]'
 	touch $@
 
 bench: install $(VENV)-peers/installed $(VENV)-peers-llamafactory/installed
@@ -47,15 +49,15 @@ bench: install $(VENV)-peers/installed $(VENV)-peers-llamafactory/installed
 # Other trainers on the versions of everything that they share with peftune.
 $(VENV)-peers/installed: constraints.txt
 	$(PYTHON) -m venv $(VENV)-peers
-	$(VENV)-peers/bin/pip install -q -c constraints.txt pip setuptools wheel
-	$(VENV)-peers/bin/pip install -q -c constraints.txt torch
-	$(VENV)-peers/bin/pip install -q -c constraints.txt trl==1.16.0 transformers peft accelerate bitsandbytes datasets
+	$(VENV)-peers/bin/pip $(INSTALL) pip setuptools wheel
+	$(VENV)-peers/bin/pip $(INSTALL) torch
+	$(VENV)-peers/bin/pip $(INSTALL) trl==1.16.0 transformers peft accelerate bitsandbytes datasets
 	touch $@
 
 # LLaMA-Factory asks for older versions of what the others share, so it has an environment of its own.
 $(VENV)-peers-llamafactory/installed: constraints.txt
 	$(PYTHON) -m venv $(VENV)-peers-llamafactory
-	$(VENV)-peers-llamafactory/bin/pip install -q -c constraints.txt torch
+	$(VENV)-peers-llamafactory/bin/pip $(INSTALL) torch
 	$(VENV)-peers-llamafactory/bin/pip install -q torch==2.13.0 llamafactory==0.9.5
 	$(VENV)-peers-llamafactory/bin/pip uninstall -q -y torchvision torchaudio
 	touch $@

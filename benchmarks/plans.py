@@ -1,6 +1,6 @@
 """Plans of large models on layouts of GPUs, from their configurations alone; no GPU and no weights.
 
-    python benchmarks/plans.py [--toy] [--length 2048]
+    python benchmarks/plans.py [--toy] [--models 8b 70b] [--length 2048]
 
 Prints a Markdown table: for each model and adapter the fastest layout that fits.
 """
@@ -22,12 +22,14 @@ MODELS = (("8b", None), ("8b", "bnb-nf4"), ("70b", "bnb-nf4"))
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
     parser.add_argument("--toy", action="store_true")
+    parser.add_argument("--models", nargs="+", choices=("8b", "70b"), default=["8b", "70b"])
     parser.add_argument("--length", type=int, default=2048, help="tokens of every row")
     parser.add_argument("--rows", type=int, default=2, help="rows of a pass")
     arguments = parser.parse_args()
     print("| Model | Adapter | Devices | Layout | Recomputation | Peak, GiB | Decides | tokens/s |")
     print("|---|---|---|---|---|---|---|---|")
-    for shape, quantization in (("toy", "bnb-nf4"),) if arguments.toy else MODELS:
+    chosen = [one for one in MODELS if one[0] in arguments.models]
+    for shape, quantization in (("toy", "bnb-nf4"),) if arguments.toy else chosen:
         for line in lines(shape, quantization, arguments.rows, arguments.length):
             print(line, flush=True)
 
@@ -36,15 +38,15 @@ def lines(shape: str, quantization: str | None, rows: int, length: int) -> Itera
     """One line for each layout of devices."""
     from peftune.errors import LaunchError
     from peftune.forecast.devices import GIB, device_named
-    from peftune.forecast.layouts import choices, fastest
+    from peftune.forecast.layouts import Traced, choices, fastest
 
-    adapter = "QLoRA" if quantization else "LoRA"
+    adapter, traced = "QLoRA" if quantization else "LoRA", Traced()
     for nodes, gpus, name in LAYOUTS:
         device, ranks = device_named(name), nodes * gpus
         subject = subject_of(shape, quantization, ranks, rows, length)
         place = f"{nodes} × {gpus} × {name}" if nodes > 1 else f"{gpus} × {name}"
         start = f"| {shape} | {adapter} | {place} |"
-        found = choices(subject, device, nodes, ranks)
+        found = choices(subject, device, nodes, ranks, traced)
         try:
             best = fastest(found)
         except LaunchError as error:

@@ -27,6 +27,10 @@ HOST_RATE = 20e9
 """Bytes per second between a GPU and its host: what PCIe 4 reaches."""
 
 
+Traced = dict[tuple[bool, str, Recomputation], Rehearsal]
+"""By what decides which code an engine runs, and the recomputation."""
+
+
 @dataclass(frozen=True)
 class Choice:
     """One layout with what it would take."""
@@ -41,12 +45,15 @@ class Choice:
         return f"{engine} with offload" if self.launch.offload else engine
 
 
-def choices(subject: Subject, device: Device, nodes: int, ranks: int) -> list[Choice]:
-    """Every layout that the matrix allows for the recipe, in the order of ENGINES.
+def choices(
+    subject: Subject, device: Device, nodes: int, ranks: int, traced: Traced | None = None
+) -> list[Choice]:
+    """Every layout that the matrix allows for the recipe, in the order of ENGINES. `traced` keeps the
+    passes, for runs that differ in nothing but their devices.
 
     Raises LaunchError where it allows none.
     """
-    traced: dict[tuple[bool, str, Recomputation], Rehearsal] = {}
+    traced = {} if traced is None else traced
     found = []
     for launch in allowed(subject, ranks):
         for recomputation in recomputations(subject):

@@ -1,15 +1,13 @@
 """The recipes on embedded models are run as they are shipped, and the models visibly learn."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from peftune.cli import report_errors, train_recipe
 from tests.conftest import REPOSITORY
-from tests.launching import environment
 
 # Recipe to its measure, the least that the adapted model must have, and the least that it gains.
 RECIPES = {
@@ -21,17 +19,9 @@ RECIPES = {
 
 def results(recipe: str, folder: Path, *overrides: str) -> dict[str, Any]:
     """What a run of the recipe leaves in eval_results.json."""
-    script = str(REPOSITORY / "peftune" / "run.py")
-    command = [sys.executable, script, str(REPOSITORY / "recipes" / f"{recipe}.yaml")]
-    done = subprocess.run(
-        [*command, f"output_dir={folder / recipe}", *overrides],
-        cwd=folder,
-        env=environment(),
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    return dict(json.loads((folder / recipe / "eval_results.json").read_text()))
+    path, run = REPOSITORY / "recipes" / f"{recipe}.yaml", folder / recipe
+    assert report_errors(True, train_recipe, str(path), [f"output_dir={run}", *overrides]) == 0
+    return dict(json.loads((run / "eval_results.json").read_text()))
 
 
 @pytest.mark.parametrize(
@@ -47,7 +37,18 @@ def test_the_adapted_model_has_learnt_the_task(recipe: str, tmp_path: Path) -> N
     assert scores["adapted"]["loss"] < 0.7 * scores["base"]["loss"]
 
 
-@pytest.mark.parametrize("recipe", ["translate", pytest.param("qa", marks=pytest.mark.thorough)])
+@pytest.mark.parametrize("recipe", ["translate", "qa"])
+def test_a_recipe_that_writes_goes_to_its_end(recipe: str, tmp_path: Path) -> None:
+    """Two steps and a few rows of it; the whole ones take minutes."""
+    few = [f"data.max_{split}_samples=16" for split in ("train", "validation", "test")]
+    scores = results(recipe, tmp_path, *few, "train.num_train_epochs=null", "train.max_steps=2")
+    assert scores["examples"] == 16
+    assert RECIPES[recipe][0] in scores["adapted"]
+    assert (tmp_path / recipe / "merged" / "model.safetensors").is_file()
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("recipe", ["translate", "qa"])
 def test_answers_get_likelier_in_the_first_epoch(recipe: str, tmp_path: Path) -> None:
     scores = results(recipe, tmp_path, "train.num_train_epochs=1")
     assert scores["adapted"]["loss"] < scores["base"]["loss"]

@@ -1,6 +1,7 @@
 """Every task on every class of model that can do it: train, evaluate, save, reload, merge."""
 
 import json
+from collections.abc import Iterable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -34,11 +35,34 @@ TEXTS = [
 ]
 QUANTIZED = ("bnb-nf4", pytest.param("bnb-int8", marks=pytest.mark.thorough))
 WRITING = ("qa", "summarize", "translate", "instruct")
-LABELS = [
-    pytest.param(kind, model, marks=pytest.mark.thorough if model == "bart" else ())
-    for kind in KINDS
-    for model in CLASS_OF
-]
+QUICK = {
+    *(
+        ("text", "bert"),
+        ("text", "llama"),
+        ("chat", "llama"),
+        ("qa", "llama"),
+        ("instruct", "llama"),
+    ),
+    *(("text", "t5"), ("summarize", "t5"), ("translate", "t5")),
+    *(
+        ("label", "bert"),
+        ("label", "t5"),
+        ("label", "llama"),
+        ("labels", "bert"),
+        ("value", "llama"),
+    ),
+}
+"""Each task, each kind of label and each class of models with each objective, at least once."""
+
+
+def in_order(pairs: Iterable[tuple[str, str]]) -> list[Any]:
+    """The pairs as parameters; those that repeat what others show take their turn among the thorough."""
+    return [
+        pytest.param(*pair, marks=() if pair in QUICK else pytest.mark.thorough) for pair in pairs
+    ]
+
+
+LABELS = in_order((kind, model) for kind in KINDS for model in CLASS_OF)
 REFUSED = [
     (task.name, model)
     for task in TASKS.values()
@@ -150,13 +174,7 @@ def both_ends(outputs: Any) -> torch.Tensor:
     return torch.stack((outputs.start_logits, outputs.end_logits))
 
 
-@pytest.mark.parametrize(
-    ("task", "model"),
-    [
-        pytest.param(task, model, marks=pytest.mark.thorough if model == "bart" else ())
-        for task, model in TEXTS
-    ],
-)
+@pytest.mark.parametrize(("task", "model"), in_order(TEXTS))
 def test_text_is_learnt(
     task: str, model: str, models: dict[str, Path], folders: dict[str, Path], tmp_path: Path
 ) -> None:
