@@ -23,7 +23,7 @@ from typing import Any
 sys.path[:0] = [str(Path(__file__).resolve().parent.parent), str(Path(__file__).resolve().parent)]
 
 LAYOUTS = ("cpu", "cpu_ddp", "cpu_zero2", "cpu_zero3")
-STEPS, WARMUP = 21, 3
+STEPS, WARMUP = 11, 3
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
