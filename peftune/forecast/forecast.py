@@ -175,11 +175,13 @@ def loading_bytes(subject: Subject, found: Rehearsal) -> int:
     device, out of a plain one at a time.
     """
     whole = found.total(False) + found.buffers
-    largest = max(one.bytes for one in found.parameters if not one.trains)
+    frozen = [one for one in found.parameters if not one.trains]
     if subject.recipe.quantization is not None:
         factor = {"bnb-int8": 2}.get(subject.recipe.quantization.method, 4)
-        return whole + factor * largest
+        # Packed weights have an element for each byte; embeddings and heads stay as they are.
+        return whole + factor * max((x.bytes for x in frozen if x.bytes == x.numel), default=0)
     if subject.launch.engine == "zero3":
+        largest = max(one.bytes for one in frozen)
         return math.ceil(whole / subject.launch.world_size) + largest
     return whole
 

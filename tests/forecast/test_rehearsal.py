@@ -8,6 +8,7 @@ import torch
 from peftune.context import Run
 from peftune.engines.engine import Engine
 from peftune.forecast.calls import Asking, counted_modules
+from peftune.forecast.forecast import loading_bytes
 from peftune.forecast.measuring import allocations
 from peftune.forecast.rehearsal import Rehearsal, rehearse
 from peftune.forecast.tracing import tracing
@@ -169,3 +170,13 @@ def test_gpus_keep_less_where_their_kernels_do(trees: dict[str, Tree]) -> None:
     one: Rehearsal = rehearse(planned(tree, kind="cuda"))
     names = {call.function.name() for call in one.calls}
     assert "torch_attn::_varlen_attn" in names
+
+
+def test_packed_weights_are_made_from_a_plain_one_at_a_time(trees: dict[str, Tree]) -> None:
+    """An embedding, which is larger, is loaded as it is."""
+    subject = planned(trees["decoder"] | NF4)
+    found = rehearse(subject)
+    frozen = {one.name: one.bytes for one in found.parameters if not one.trains}
+    packed = max(size for name, size in frozen.items() if "_proj" in name and "norm" not in name)
+    assert packed < max(frozen.values())
+    assert loading_bytes(subject, found) == found.total(False) + found.buffers + 4 * packed
