@@ -128,7 +128,7 @@ def way_out(made: Forecast) -> str:
     if made.deciding in ("evaluation", "writing answers"):
         return "lower train.per_device_eval_batch_size"
     if weights > made.parts["activations"]:
-        return "set quantization.method: bnb-nf4, or take more or larger devices"
+        return "set quantization.method: bnb-nf4 where it is not, or take more or larger devices"
     return (
         "lower train.per_device_train_batch_size, or set train.max_tokens_per_pass or "
         "train.gradient_checkpointing: true, which costs about a third of the time"
