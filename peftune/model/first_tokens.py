@@ -58,7 +58,7 @@ def widening(part: torch.nn.Module, args: tuple[Any, ...]) -> Any:
     if reading is None or reading.stack != FIRST_TOKENS:
         return None
     if args[0] is not reading.narrow:
-        raise ModelError(f"{type(part).__name__} does not read what its layer is given.")
+        raise _not_so(f"{type(part).__name__} does not read what its layer is given")
     return reading.whole
 
 
@@ -82,5 +82,12 @@ def every_token(reading: Reading, name: str, given: torch.Tensor) -> torch.Tenso
     attention was given. Raises ModelError where these are not what the linear layer made."""
     standing, whole = reading.apart.pop(name)
     if given.data_ptr() != standing.data_ptr():
-        raise ModelError("queries, keys and values are changed on their way to attention.")
+        raise _not_so("queries, keys and values are changed on their way to attention")
     return whole.unflatten(-1, (given.shape[1], -1)).transpose(1, 2)
+
+
+def _not_so(reason: str) -> ModelError:
+    return ModelError(
+        f"model.model_name_or_path: the last layer cannot compute first tokens alone: {reason}; set "
+        "train.padding_free: false, and it computes every token."
+    )

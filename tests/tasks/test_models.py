@@ -36,33 +36,31 @@ TEXTS = [
 QUANTIZED = ("bnb-nf4", pytest.param("bnb-int8", marks=pytest.mark.thorough))
 WRITING = ("qa", "summarize", "translate", "instruct")
 QUICK = {
-    *(
-        ("text", "bert"),
-        ("text", "llama"),
-        ("chat", "llama"),
-        ("qa", "llama"),
-        ("instruct", "llama"),
-    ),
-    *(("text", "t5"), ("summarize", "t5"), ("translate", "t5")),
-    *(
-        ("label", "bert"),
-        ("label", "t5"),
-        ("label", "llama"),
-        ("labels", "bert"),
-        ("value", "llama"),
-    ),
+    ("text", "bert"),
+    ("text", "llama"),
+    ("text", "t5"),
+    ("chat", "llama"),
+    ("qa", "llama"),
+    ("instruct", "llama"),
+    ("summarize", "t5"),
+    ("translate", "t5"),
+    ("label", "bert"),
+    ("label", "llama"),
+    ("label", "t5"),
+    ("labels", "bert"),
+    ("value", "llama"),
 }
 """Each task, each kind of label and each class of models with each objective, at least once."""
 
 
-def in_order(pairs: Iterable[tuple[str, str]]) -> list[Any]:
-    """The pairs as parameters; those that repeat what others show take their turn among the thorough."""
+def marked(pairs: Iterable[tuple[str, str]]) -> list[Any]:
+    """The pairs as parameters; those that repeat what others show are thorough."""
     return [
         pytest.param(*pair, marks=() if pair in QUICK else pytest.mark.thorough) for pair in pairs
     ]
 
 
-LABELS = in_order((kind, model) for kind in KINDS for model in CLASS_OF)
+LABELS = marked((kind, model) for kind in KINDS for model in CLASS_OF)
 REFUSED = [
     (task.name, model)
     for task in TASKS.values()
@@ -174,7 +172,7 @@ def both_ends(outputs: Any) -> torch.Tensor:
     return torch.stack((outputs.start_logits, outputs.end_logits))
 
 
-@pytest.mark.parametrize(("task", "model"), in_order(TEXTS))
+@pytest.mark.parametrize(("task", "model"), marked(TEXTS))
 def test_text_is_learnt(
     task: str, model: str, models: dict[str, Path], folders: dict[str, Path], tmp_path: Path
 ) -> None:
