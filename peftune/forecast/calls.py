@@ -23,6 +23,8 @@ ATTENTION = {
     aten._scaled_dot_product_efficient_attention_backward: 5,
 }
 """Kernels of attention, and how many products of tokens × tokens × size each has."""
+EIGHT_BITS = "bitsandbytes::int8_linear_matmul"
+"""A product whose operations torch does not know."""
 
 
 class Shape(NamedTuple):
@@ -107,4 +109,6 @@ def _flops(function: Any, args: Any, kwargs: Any, made: Sequence[torch.Tensor]) 
     if packet in flop_registry:
         out = made[0] if len(made) == 1 else tuple(made)
         return float(flop_registry[packet](*args, **kwargs, out_val=out))
+    if function.name() == EIGHT_BITS:
+        return 2.0 * made[0].numel() * int(args[0].shape[-1])
     return 0.0

@@ -1,4 +1,4 @@
-"""What torch does on a device and not on the meta device: its attention kernels, and autocast."""
+"""What torch does on a device and not on the meta device: its kernels, and autocast."""
 
 from typing import Any
 
@@ -7,8 +7,11 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 
+from peftune.forecast.packed import PARTS
+
 aten = torch.ops.aten
 HALF = (torch.bfloat16, torch.float16)
+OPERATORS = (torch._ops.OpOverload, torch._ops.OpOverloadPacket)
 LARGEST_HEAD = 256
 """Of torch's flash attention on GPUs."""
 NARROWED = (
@@ -43,6 +46,8 @@ class Kernels(TorchFunctionMode):
             args, kwargs = self._autocast(function, args, kwargs)
         if function is functional.scaled_dot_product_attention and args[0].is_meta:
             return self._attention(*args, **kwargs)
+        if isinstance(function, OPERATORS):
+            function = PARTS.get(str(function).removesuffix(".default"), function)
         return function(*args, **kwargs)
 
     def _autocast(self, function: Any, args: Any, kwargs: Any) -> tuple[Any, Any]:

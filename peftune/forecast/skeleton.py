@@ -102,14 +102,21 @@ def _quantize(model: Any, recipe: Recipe, head: Head, sharded: bool) -> None:
 
 
 def _four_bits(packed: torch.Tensor, state: Any) -> torch.nn.Parameter:
-    weight: Any = torch.nn.Parameter(packed, requires_grad=False)
-    weight.quant_state, weight.quant_type = state, state.quant_type
-    weight.compress_statistics = state.nested
-    return weight
+    from bitsandbytes.nn import Params4bit
+
+    return Params4bit(
+        packed,
+        quant_state=state,
+        blocksize=state.blocksize,
+        compress_statistics=state.nested,
+        quant_type=state.quant_type,
+        quant_storage=packed.dtype,
+        bnb_quantized=True,
+    )
 
 
 def _eight_bits(plain: torch.Tensor) -> torch.nn.Parameter:
-    weight: Any = torch.nn.Parameter(plain.to(torch.int8), requires_grad=False)
-    weight.CB, weight.SCB = weight.data, plain.float().amax(dim=1)
-    weight.has_fp16_weights = False
-    return weight
+    from bitsandbytes.nn import Int8Params
+
+    codes, scales = plain.to(torch.int8), plain.float().amax(dim=1)
+    return Int8Params(codes, requires_grad=False, has_fp16_weights=False, CB=codes, SCB=scales)

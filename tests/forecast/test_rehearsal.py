@@ -180,3 +180,23 @@ def test_packed_weights_are_made_from_a_plain_one_at_a_time(trees: dict[str, Tre
     packed = max(size for name, size in frozen.items() if "_proj" in name and "norm" not in name)
     assert packed < max(frozen.values())
     assert loading_bytes(subject, found) == found.total(False) + found.buffers + 4 * packed
+
+
+@pytest.mark.parametrize("method", ["bnb-nf4", "bnb-int8"])
+@pytest.mark.parametrize(
+    ("kind", "adapter"), [("cuda", "lora"), ("cuda", "dora"), ("cpu", "lora"), ("cpu", "dora")]
+)
+def test_products_with_packed_weights_are_products(
+    trees: dict[str, Tree], method: str, kind: str, adapter: str
+) -> None:
+    """On every device, by whichever kernel; an adapter that peft computes goes through bitsandbytes."""
+    tree = changed(trees["decoder"], "adapter", method=adapter)
+    plain, packed = (
+        rehearse(planned(one, kind=kind))
+        for one in (tree, {**tree, "quantization": {"method": method}})
+    )
+    assert operations(packed) == pytest.approx(operations(plain), rel=0.1)
+
+
+def operations(found: Rehearsal) -> float:
+    return sum(call.flops * count for call, count in found.calls.items())
