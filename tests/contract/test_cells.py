@@ -79,15 +79,26 @@ def green(grid: Grid, axes: tuple[str, ...], **fixed: str) -> list[Any]:
         if wanted <= set(cell.items()) and grid.rule(cell).state == "green"
     ]
     named = {"-".join(cell[axis] for axis in axes): cell for cell in cells}
-    seen: set[tuple[tuple[str, str], ...]] = set()
-    parameters = []
-    for name, cell in named.items():
-        pairs = {*combinations([(axis, cell[axis]) for axis in axes], 2)}
-        parameters.append(
-            pytest.param(cell, id=name, marks=pytest.mark.thorough if pairs <= seen else ())
-        )
-        seen |= pairs
-    return parameters
+    quick = with_every_pair({name: values(cell, axes) for name, cell in named.items()})
+    return [
+        pytest.param(cell, id=name, marks=() if name in quick else pytest.mark.thorough)
+        for name, cell in named.items()
+    ]
+
+
+def values(cell: Cell, axes: tuple[str, ...]) -> list[tuple[str, str]]:
+    return [(axis, cell[axis]) for axis in axes]
+
+
+def with_every_pair(named: dict[str, list[tuple[str, str]]]) -> set[str]:
+    """Few names whose values have every pair that any have: always the one with the most new pairs."""
+    pairs = {name: {*combinations(found, 2)} for name, found in named.items()}
+    left, chosen = set().union(*pairs.values()), set[str]()
+    while left:
+        best = max(pairs, key=lambda name: len(pairs[name] & left))
+        chosen.add(best)
+        left -= pairs[best]
+    return chosen
 
 
 def rows(model_class: str) -> tuple[EncodedRow, ...]:
