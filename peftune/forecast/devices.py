@@ -32,8 +32,6 @@ class Device:
     """Seconds until a collective begins."""
     overhead: float = 8e-6
     """Seconds of the host for one call of a kernel."""
-    preparing: float = 0.0
-    """Seconds before the first product in half precision of new shapes, on CPUs that have such."""
     reached: float = 0.7
     """Share of the stated rates that kernels reach."""
 

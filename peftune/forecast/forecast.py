@@ -147,7 +147,7 @@ def shared_out(subject: Subject, found: Rehearsal, device: Device, nodes: int = 
     flops = sum(call.flops * count for call, count in found.calls.items())
     times = tokens_per_step(subject) / max(1.0, found.tokens)
     hooks = HOOKS * found.modules if launch.engine == "zero3" else 0.0
-    computed = times * seconds_of(found.calls, found.asked, device, hooks, found.new)
+    computed = times * seconds_of(found.calls, found.asked, device, hooks)
     shard = 1 if launch.engine == "ddp" else launch.world_size
     computed += seconds_of(found.step_calls, 0.0, device) / shard
     sent = exchange.seconds(device, nodes)

@@ -91,8 +91,6 @@ class Rehearsal:
     """Functions of torch that Python asks for in that pass, those too that compute nothing."""
     modules: int
     """Modules that are called in that pass."""
-    new: float
-    """Share of the passes with a number of tokens that no pass before them had."""
     rows: int
     width: int
     """Rows and longest row of the largest micro-batch."""
@@ -119,7 +117,7 @@ def rehearse(subject: Subject) -> Rehearsal:
         with trace.phase("optimizer") as step:
             engine.step()
         step_calls = trace.calls
-        typical, new = _typical(training)
+        typical = _typical(training)
         with trace.phase("activations"), counted_modules() as modules, Asking() as asking:
             _pass(training, [typical], trace)
         calls = trace.calls
@@ -145,7 +143,6 @@ def rehearse(subject: Subject) -> Rehearsal:
             step_calls,
             asking.count,
             sum(modules.values()),
-            new,
             len(largest),
             int(training.rows.lengths()[largest, 0].max()),
         )
@@ -260,9 +257,8 @@ def _evaluate(training: Training, held_out: Rows) -> None:
         batch_nll_sum(engine.module, batch, batching.objective)
 
 
-def _typical(training: Training) -> tuple[list[int], float]:
-    """The micro-batch whose tokens are nearest to the mean, and how many have a number of tokens that
-    none before had, of one."""
+def _typical(training: Training) -> list[int]:
+    """The micro-batch whose tokens are nearest to the mean."""
     plan = training.plan
     shares = [
         [row for row in share if row is not None]
@@ -270,8 +266,7 @@ def _typical(training: Training) -> tuple[list[int], float]:
         for share in training.shares(step, 0)
     ]
     sizes = np.array([computed(training, share) for share in shares])
-    nearest = shares[int(np.abs(sizes - sizes.mean()).argmin())]
-    return nearest, (len(np.unique(sizes)) - 1) / max(1, len(sizes) - 1)
+    return shares[int(np.abs(sizes - sizes.mean()).argmin())]
 
 
 def tokens_per_step(subject: Subject, unpadded: bool = True) -> float:

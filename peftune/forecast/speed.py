@@ -1,12 +1,9 @@
 """How long the calls of a trace take: on this machine by making them, elsewhere by stated rates."""
 
-import itertools
 import statistics
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import torch
@@ -22,24 +19,18 @@ from peftune.training.shortcuts import compute_fast
 
 REPEATS = 3
 EVICTING = 2**20
-"""Numbers of float32 that take the place of most others in a core's own caches."""
-HALF = (torch.bfloat16, torch.float16)
-NEW_SIZES = itertools.count(257)
-"""Numbers of rows that no product has had before."""
+"""Numbers of float32 that take the place of most others in a core's own caches. With twice as many, code
+and not only numbers comes from afar, which makes small calls too dear."""
 SMALL, LARGE = 256, 2**22
 """Numbers in a collective for its latency, and for its rate."""
 
 
-def seconds_of(
-    calls: Counter[Call], asked: float, device: Device, hooks: float = 0.0, new: float = 0.0
-) -> float:
+def seconds_of(calls: Counter[Call], asked: float, device: Device, hooks: float = 0.0) -> float:
     """Time of these calls, one after another, of what torch is asked for besides, and of an engine's
-    hooks in such functions; 0 where the device's rates are not known. `new`: how often a pass has shapes
-    that none before it had."""
+    hooks in such functions; 0 where the device's rates are not known."""
     if device.kind == "cpu":
         made = sum(_made(call) * count for call, count in calls.items())
-        half = sum(1 for call in calls if call.flops and call.dtype in HALF)
-        return made + device.overhead * (asked + hooks) + device.preparing * new * half
+        return made + device.overhead * (asked + hooks)
     if not device.half_flops:
         return 0.0
     computed = sum(_stated(call, device) * count for call, count in calls.items())
@@ -86,14 +77,23 @@ def _timed(compute: Callable[[], Any]) -> float:
 
 def measured_device(ranks: Ranks | None = None) -> Device:
     """This machine's CPU: what a call of autograd costs beside its kernel, and what collectives do."""
-    device = Device("this CPU", "cpu", _memory(), overhead=_overhead(), reached=1.0)
-    device = replace(device, preparing=_preparing())
+    memory = _memory()
+    overhead = _overhead()
     if ranks is None or ranks.world_size == 1:
-        return device
+        return Device("this CPU", "cpu", memory, overhead=overhead, reached=1.0)
     small, large = (_exchange(size) for size in (SMALL, LARGE))
     volume = 2 * (ranks.world_size - 1) / ranks.world_size * 4 * LARGE
     link = volume / max(large - small, 1e-9)
-    return replace(device, link=link, network=link, latency=small)
+    return Device(
+        "this CPU",
+        "cpu",
+        memory,
+        link=link,
+        network=link,
+        latency=small,
+        overhead=overhead,
+        reached=1.0,
+    )
 
 
 def _memory() -> int:
@@ -127,20 +127,6 @@ def _overhead() -> float:
     with Asking() as asking:
         compute()
     return min(_timed(compute) for _ in range(5)) / asking.count
-
-
-def _preparing() -> float:
-    """Seconds more that a product in half precision takes when its shapes are new: oneDNN, which makes
-    these, compiles code for them."""
-    more = []
-    weight = torch.zeros(256, 256, dtype=torch.bfloat16)
-    for _ in range(REPEATS):
-        multiply = partial(
-            torch.matmul, torch.zeros(next(NEW_SIZES), 256, dtype=torch.bfloat16), weight
-        )
-        first, *later = (_timed(multiply) for _ in range(1 + REPEATS))
-        more.append(first - statistics.median(later))
-    return max(0.0, statistics.median(more))
 
 
 def _exchange(size: int) -> float:

@@ -30,7 +30,7 @@ def found() -> Rehearsal:
     """Two layers and an embedding, 500 bytes of scales beside them."""
     peak = Peak(sum(PARTS.values()), dict(PARTS))
     return Rehearsal(
-        WEIGHTS, 500, peak, 40, peak, peak, 900, Counter(), 10.0, Counter(), 0, 0, 0.0, 2, 5
+        WEIGHTS, 500, peak, 40, peak, peak, 900, Counter(), 10.0, Counter(), 0, 0, 2, 5
     )
 
 
