@@ -3,6 +3,7 @@
 import gc
 import time
 import weakref
+from bisect import bisect_left
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -76,16 +77,39 @@ def _changes(profiled: profile) -> list[tuple[int, int]]:
     """Time in nanoseconds and bytes of each allocation, negative where its memory is given back. A mapped
     file that was there before also says when it goes, and is known already."""
     results: Any = profiled.profiler
-    alive: dict[int, int] = {}
+    alive = _Alive()
     changes = []
     for event in _allocations(results.kineto_results.experimental_event_tree()):
         place, size = event.extra_fields.ptr, event.extra_fields.alloc_size
-        # What another thread gives back is seen when its place is taken again.
-        before = alive.pop(place, 0)
-        if size > 0:
-            alive[place] = size
+        # What another thread gives back is seen when some of its place is taken again.
+        before = alive.take(place, size) if size > 0 else alive.give_back(place)
         changes.append((event.start_time_ns, max(size, 0) - before))
     return changes
+
+
+class _Alive:
+    """Places in memory that are taken, by where they begin."""
+
+    def __init__(self) -> None:
+        self.starts: list[int] = []
+        self.sizes: dict[int, int] = {}
+
+    def take(self, place: int, size: int) -> int:
+        """Bytes that were there and must have gone, because memory is given to one at a time."""
+        first = bisect_left(self.starts, place)
+        if first and self.starts[first - 1] + self.sizes[self.starts[first - 1]] > place:
+            first -= 1
+        gone = self.starts[first : bisect_left(self.starts, place + size)]
+        self.starts[first : first + len(gone)] = [place]
+        freed = sum(self.sizes.pop(start) for start in gone)
+        self.sizes[place] = size
+        return freed
+
+    def give_back(self, place: int) -> int:
+        """Bytes that were taken there; 0 where they are known to have gone, or were never seen."""
+        if place in self.sizes:
+            del self.starts[bisect_left(self.starts, place)]
+        return self.sizes.pop(place, 0)
 
 
 def _allocations(events: list[Any]) -> Iterator[Any]:

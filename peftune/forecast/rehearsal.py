@@ -66,6 +66,8 @@ class Tensor:
     trains: bool
     dim: int
     """Its first dimension."""
+    again: bool = True
+    """Whether the backward pass reads it too; a frozen embedding's is not, unless it scores words."""
 
 
 @dataclass(frozen=True)
@@ -280,8 +282,18 @@ def tokens_per_step(subject: Subject, unpadded: bool = True) -> float:
 
 def _parameters(engine: Engine) -> list[Tensor]:
     seen: dict[int, Tensor] = {}
+    base: Any = engine.module.get_base_model()
+    once = _read_once(base)
     for name, one in engine.module.named_parameters():
         size = one.numel() * one.element_size()
         first = one.shape[0] if one.dim() else 1
-        seen.setdefault(id(one), Tensor(name, one.numel(), size, one.requires_grad, first))
+        made = Tensor(name, one.numel(), size, one.requires_grad, first, id(one) not in once)
+        seen.setdefault(id(one), made)
     return [*seen.values()]
+
+
+def _read_once(model: PreTrainedModel) -> set[int]:
+    """Weights of embeddings that are nothing else as well, by their identity."""
+    tables = {id(one.weight) for one in model.modules() if isinstance(one, torch.nn.Embedding)}
+    scoring = model.get_output_embeddings()
+    return tables if scoring is None else tables - {id(scoring.weight)}

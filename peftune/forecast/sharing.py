@@ -84,7 +84,8 @@ def _zero3(parts: dict[str, int], rehearsal: Rehearsal, launch: Launch) -> dict[
     ranks = launch.world_size
     frozen = [one for one in rehearsal.parameters if not one.trains]
     large = [one for one in frozen if one.numel > PERSISTENT]
-    whole = _at_most(REUSED, large) + sum(one.bytes for one in frozen if one.numel <= PERSISTENT)
+    again = [one for one in large if one.again]
+    whole = _at_most(REUSED, again) + sum(one.bytes for one in frozen if one.numel <= PERSISTENT)
     trained = [one for one in rehearsal.parameters if one.trains]
     kept = sum(one.bytes for one in trained)
     shared = {

@@ -64,6 +64,16 @@ def test_zero3_shares_everything_but_what_is_small_or_needed_soon(found: Rehears
     assert made["adapter"] == 1000 + 500 and made["optimizer"] == 1000
 
 
+def test_zero3_gives_back_at_once_what_the_backward_pass_does_not_read(found: Rehearsal) -> None:
+    """An embedding of 2,000 bytes; the buffer that it arrived in is there for others' sake."""
+    table = Tensor("embed.weight", 10**6, 2000, False, 10)
+    tied, alone = (
+        parts(replace(found, parameters=(replace(table, again=again),), forward=7000), "zero3")
+        for again in (True, False)
+    )
+    assert (tied["gathered"], alone["gathered"]) == (4000, 2000)
+
+
 @pytest.mark.parametrize(
     ("forward", "numel", "gathered"),
     [(7000, 10**6, 4000), (6000, 10**6, 3000), (1000, 10**6, 2000), (1000, 2 * 10**9, 1050)],

@@ -140,6 +140,16 @@ def test_a_trace_counts_what_is_alive_and_what_has_gone() -> None:
         assert peak.parts == {"weights": 4000, "activations": 4004}
 
 
+@pytest.mark.parametrize(("name", "kept"), [("decoder", True), ("encoder", False)])
+def test_an_embedding_is_read_again_where_it_scores_words(
+    trees: dict[str, Tree], name: str, kept: bool
+) -> None:
+    found = rehearse(planned(trees[name])).parameters
+    table = max((one for one in found if "embed" in one.name), key=lambda one: one.numel)
+    assert table.again is kept
+    assert all(one.again for one in found if "embed" not in one.name)
+
+
 def test_functions_that_are_asked_for_are_counted() -> None:
     with Asking() as asking:
         one = torch.zeros(4).view(2, 2)
