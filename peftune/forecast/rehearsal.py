@@ -67,7 +67,7 @@ class Tensor:
     dim: int
     """Its first dimension."""
     again: bool = True
-    """Whether the backward pass reads it too; a frozen embedding's is not, unless it scores words."""
+    """Whether the backward pass asks for it too; for an embedding not, unless it scores words."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ def rehearse(subject: Subject) -> Rehearsal:
         new_tokens = subject.recipe.evaluation.max_new_tokens
         prompts = [*subject.prompts]
         writing = writing_bytes(engine, prompts, new_tokens, trace) if prompts else 0
-        parameters = tuple(_parameters(engine))
+        parameters = tuple(_parameters(engine, bool(subject.recipe.train.gradient_checkpointing)))
         known = sum(one.bytes for one in parameters)
         weights = trace.parts["weights"] + trace.parts["adapter"]
         return Rehearsal(
@@ -280,10 +280,11 @@ def tokens_per_step(subject: Subject, unpadded: bool = True) -> float:
     return per_row * subject.plan.global_batch_size / subject.plan.world_size
 
 
-def _parameters(engine: Engine) -> list[Tensor]:
+def _parameters(engine: Engine, recomputed: bool) -> list[Tensor]:
     seen: dict[int, Tensor] = {}
     base: Any = engine.module.get_base_model()
-    once = _read_once(base)
+    # Layers that are computed again ask for gradients by their inputs, so embeddings are asked too.
+    once = set() if recomputed else _read_once(base)
     for name, one in engine.module.named_parameters():
         size = one.numel() * one.element_size()
         first = one.shape[0] if one.dim() else 1

@@ -140,11 +140,15 @@ def test_a_trace_counts_what_is_alive_and_what_has_gone() -> None:
         assert peak.parts == {"weights": 4000, "activations": 4004}
 
 
-@pytest.mark.parametrize(("name", "kept"), [("decoder", True), ("encoder", False)])
-def test_an_embedding_is_read_again_where_it_scores_words(
-    trees: dict[str, Tree], name: str, kept: bool
+@pytest.mark.parametrize(
+    ("name", "recomputed", "kept"),
+    [("decoder", False, True), ("encoder", False, False), ("encoder", True, True)],
+)
+def test_an_embedding_is_read_again_where_it_scores_words_or_layers_ask_for_gradients(
+    trees: dict[str, Tree], name: str, recomputed: bool, kept: bool
 ) -> None:
-    found = rehearse(planned(trees[name])).parameters
+    tree = changed(trees[name], "train", gradient_checkpointing=recomputed)
+    found = rehearse(planned(tree)).parameters
     table = max((one for one in found if "embed" in one.name), key=lambda one: one.numel)
     assert table.again is kept
     assert all(one.again for one in found if "embed" not in one.name)
