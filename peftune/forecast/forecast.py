@@ -25,7 +25,7 @@ CONTEXT = int(0.75 * GIB)
 FRAGMENTS = 0.05
 """Share of activations that the caching allocator holds between blocks; an allowance as well."""
 
-HOOKS = 40
+HOOKS = 35
 """What DeepSpeed's stage 3 does around a module that is called, forward and backward together, in
 functions that torch is asked for; by `benchmarks/forecast.py` on two CPU ranks."""
 BROADCAST_BUCKET = 250 * 2**20
