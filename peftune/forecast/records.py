@@ -6,11 +6,12 @@ import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
+from pydantic import TypeAdapter, ValidationError
 
 from peftune.engines.ranks import Ranks
+from peftune.errors import LaunchError
 from peftune.forecast.forecast import Forecast
 from peftune.records import read_json, read_jsonl, write_json
 
@@ -103,7 +104,14 @@ def close_loop(made: Forecast, folder: Path) -> None:
 
 
 def errors_beside(folder: Path) -> Iterator[Error]:
-    """Those of the runs in the folder that `folder` is in, itself among them."""
+    """Those of the runs in the folder that `folder` is in, itself among them.
+
+    Files of that name in folders that are no runs are somebody else's. Raises LaunchError for one in a
+    run that no plan has written.
+    """
     for file in sorted(folder.parent.glob(f"*/{PLANNED}")):
-        known: dict[str, Any] = read_json(file)
-        yield Error(**known)
+        if (file.parent / MEASURED).is_file():
+            try:
+                yield TypeAdapter(Error).validate_json(file.read_bytes())
+            except ValidationError as error:
+                raise LaunchError(f"{file}: not what a plan writes there; delete it.") from error

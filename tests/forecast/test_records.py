@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from peftune.engines.ranks import Ranks
+from peftune.errors import LaunchError
 from peftune.forecast.devices import Device
 from peftune.forecast.exchange import Exchange
 from peftune.forecast.forecast import Forecast
@@ -59,6 +60,17 @@ def test_a_run_of_another_layout_says_nothing(run: Path) -> None:
     close_loop(replace(PLANNED, launch=replace(ONE, world_size=2)), run)
     close_loop(replace(PLANNED, device=replace(CPU, kind="cuda")), run)
     assert list(errors_beside(run)) == []
+
+
+def test_files_of_that_name_that_no_plan_wrote(run: Path) -> None:
+    """In a folder beside the runs they are somebody else's; in a run they are damaged."""
+    other = run.parent / "weather"
+    other.mkdir()
+    (other / "forecast.json").write_text("[1, 2]")
+    assert list(errors_beside(run)) == []
+    (run / "forecast.json").write_text("[1, 2]")
+    with pytest.raises(LaunchError, match=r"first/forecast.json: not what a plan writes there; "):
+        list(errors_beside(run))
 
 
 def test_phases_of_a_rank_are_written(tmp_path: Path) -> None:
