@@ -197,9 +197,7 @@ def test_packed_weights_are_made_from_a_plain_one_at_a_time(trees: dict[str, Tre
 
 
 @pytest.mark.parametrize("method", ["bnb-nf4", "bnb-int8"])
-@pytest.mark.parametrize(
-    ("kind", "adapter"), [("cuda", "lora"), ("cuda", "dora"), ("cpu", "lora"), ("cpu", "dora")]
-)
+@pytest.mark.parametrize(("kind", "adapter"), [("cuda", "lora"), ("cuda", "dora"), ("cpu", "dora")])
 def test_products_with_packed_weights_are_products(
     trees: dict[str, Tree], method: str, kind: str, adapter: str
 ) -> None:
