@@ -82,11 +82,21 @@ def opened(how: dict[str, Any]) -> Any:
         **how["head"],
         **keys,
     )
+    if keys:
+        compute_plainly(model)
     if how["adapter"] is not None:
         from peft import PeftModel
 
         model = PeftModel.from_pretrained(model, how["adapter"])
     return (model if keys else model.to(device)).eval()
+
+
+def compute_plainly(model: torch.nn.Module) -> None:
+    """Keep 4-bit layers from bitsandbytes' kernel for inference on CPUs with AVX-512 BF16, which rounds
+    to bfloat16 whatever the model's dtype: what is proved are the files, not a kernel."""
+    for module in model.modules():
+        if type(module).__name__ == "Linear4bit":
+            module.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
 
 
 def device_for(size: int) -> str:
