@@ -109,9 +109,10 @@ def errors_beside(folder: Path) -> Iterator[Error]:
     Files of that name in folders that are no runs are somebody else's. Raises LaunchError for one in a
     run that no plan has written.
     """
+    reading = TypeAdapter(Error)
     for file in sorted(folder.parent.glob(f"*/{PLANNED}")):
         if (file.parent / MEASURED).is_file():
             try:
-                yield TypeAdapter(Error).validate_json(file.read_bytes())
+                yield reading.validate_json(file.read_bytes())
             except ValidationError as error:
                 raise LaunchError(f"{file}: not what a plan writes there; delete it.") from error
