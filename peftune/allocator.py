@@ -1,4 +1,4 @@
-"""What the C library does with memory that tensors on the CPU give back."""
+"""What the libraries below torch do with memory on the CPU: what tensors give back, and compiled code."""
 
 import ctypes
 import os
@@ -8,6 +8,9 @@ _MMAP_THRESHOLD, _TRIM_THRESHOLD, _TOP_PAD = -3, -1, -2
 _SETTINGS = {_MMAP_THRESHOLD: 2**30, _TRIM_THRESHOLD: 2**31 - 1, _TOP_PAD: 2**26}
 _GIVING_BACK = {_MMAP_THRESHOLD: 2**22}
 """Parameters of mallopt(3), in bytes."""
+_PRODUCTS = "ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128"
+"""oneDNN compiles code for every new shape of a product in bfloat16 and keeps 1,024 of them. Every step
+has a number of tokens of its own, so those of a few steps ago are never used again."""
 
 
 def keep_freed_memory() -> bool:
@@ -17,6 +20,11 @@ def keep_freed_memory() -> bool:
     spends its time in page faults. Other allocators, and settings of the user's own, are left alone.
     """
     return _set(_SETTINGS)
+
+
+def keep_few_compiled_products() -> None:
+    """Bound the code that oneDNN keeps, before its first product; a number of the user's own stands."""
+    os.environ.setdefault(*_PRODUCTS)
 
 
 def give_back_freed_memory() -> bool:

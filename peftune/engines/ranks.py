@@ -16,7 +16,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedType, InitProcessGroupKwargs
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
-from peftune.allocator import keep_freed_memory
+from peftune.allocator import keep_few_compiled_products, keep_freed_memory
 from peftune.engines.heartbeat import Heartbeat, Record
 from peftune.engines.launch import Launch
 from peftune.engines.lifeline import Lifeline, connect
@@ -182,6 +182,7 @@ def start_ranks(
         # DeepSpeed would look for other accelerators; on CPU ranks it must take this one.
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
         keep_freed_memory()
+        keep_few_compiled_products()
         if launch.world_size > 1:
             handlers.append(InitProcessGroupKwargs(backend="gloo"))
     if launch.world_size > 1:

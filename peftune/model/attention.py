@@ -5,7 +5,6 @@ without padding (generation, a model that is not served) everything is torch's o
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import torch
@@ -22,6 +21,7 @@ from transformers.masking_utils import (
 from peftune.model.devices import device_kind
 from peftune.model.documents import FIRST_TOKENS, Reading, current_reading
 from peftune.model.first_tokens import every_token
+from peftune.model.short_attention import attend_short
 from peftune.model.short_rows import Buckets, buckets_of
 from peftune.model.wide_products import product_dtype
 
@@ -29,6 +29,8 @@ UNPADDED = "peftune_unpadded"
 """Its name among the attention implementations of transformers."""
 LARGEST_HEAD = 256
 """Of torch's flash attention."""
+LONGEST_WIDE = 512
+"""Tokens of a row in bfloat16 whose attention is computed in float32 on a CPU."""
 
 
 def register() -> None:
@@ -91,10 +93,10 @@ def attend(
     if bias is None and not dropout and has_kernel(query, value):
         return all_rows_at_once(reading, query, key, value, causal, scaling), None
     alone = causal and bias is None
-    buckets = None if dropout else buckets_now(reading)
+    learns = dropout or (bias is not None and bias.requires_grad)
+    buckets = None if learns else buckets_now(reading, query.shape[1], key.shape[1])
     if buckets is not None:
-        computed = partial(attention, scaling=scaling)
-        return buckets.attend(computed, query, key, value, bias, alone), None
+        return attend_short(buckets, query, key, value, bias, alone, scaling), None
     rows = row_by_row(reading, query, key, value, bias, alone, dropout, scaling)
     return torch.cat([row.transpose(1, 2) for row in rows], dim=1), None
 
@@ -148,13 +150,13 @@ def all_rows_at_once(
     return made[None]
 
 
-def buckets_now(reading: Reading) -> Buckets | None:
+def buckets_now(reading: Reading, heads: int, key_heads: int) -> Buckets | None:
     """Short rows side by side; the same for every layer."""
     own, seen = reading.own, reading.seen
     assert own is not None
-    key = id(own), id(seen)
+    key = id(own), id(seen), heads, key_heads
     if key not in reading.buckets:
-        reading.buckets[key] = buckets_of(own, seen)
+        reading.buckets[key] = buckets_of(own, seen, heads, key_heads)
     return reading.buckets[key]
 
 
@@ -194,8 +196,7 @@ def attention(
     scaling: float | None = None,
 ) -> torch.Tensor:
     """torch's own, (rows, heads, tokens, size)."""
-    # On some processors the backward pass is six times as fast in float32 as in bfloat16.
-    dtype = product_dtype(query)
+    dtype = kernel_dtype(query)
     made = functional.scaled_dot_product_attention(
         query.to(dtype),
         key.to(dtype),
@@ -207,3 +208,13 @@ def attention(
         enable_gqa=query.shape[1] != key.shape[1],
     )
     return made.to(query.dtype)
+
+
+def kernel_dtype(query: torch.Tensor) -> torch.dtype:
+    """The number format in which torch's kernel is fastest without being less exact.
+
+    On a CPU its backward pass in bfloat16 takes up to six times as long as in float32, and code is
+    compiled for every new length; only long rows are worth that.
+    """
+    long = query.dtype is not torch.bfloat16 or query.shape[2] > LONGEST_WIDE
+    return product_dtype(query) if long or device_kind(query) != "cpu" else torch.float32

@@ -98,8 +98,9 @@ class Reading:
     """Whose attention is being computed, where it is computed for one row after another."""
     unpadded: dict[int, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
     """What every layer gets anew and need be unpadded only once, by the identity of the tensor."""
-    buckets: dict[tuple[int, int], Any] = field(default_factory=dict)
-    """Short rows side by side, by the identity of the documents that look and are looked at."""
+    buckets: dict[tuple[int, ...], Any] = field(default_factory=dict)
+    """Short rows side by side, by the identity of the documents that look and are looked at, and by the
+    number of heads of each."""
 
     @property
     def own(self) -> Documents | None:

@@ -1,13 +1,14 @@
-"""Short rows of like length, side by side for one call of attention: a call costs more than they do.
+"""Short rows of like length, side by side for a few products: a kernel for each costs more than they do.
 
-Rows of 20 tokens take a kernel less time than its start. Tokens are moved to a place for each bucket of
-rows, padded to its longest, and what is computed there is moved back.
+Rows of 20 tokens take a kernel less time than its start. The heads of their tokens are moved to a place
+for each bucket of rows, padded to its longest, and what is computed there is moved back.
 """
 
+import math
+import operator
 from collections import defaultdict
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,94 +17,98 @@ import torch
 from peftune.model.documents import Documents
 
 WIDTHS = (4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
-"""Rows between two of these share a bucket; longer ones have work enough for a call of their own."""
+"""Rows between two of these share a bucket; longer ones have work enough for a kernel of their own."""
+MOST_SCORES = 2**20
+"""Of all rows and heads of a bucket, so that a processor's cache holds what is made of them."""
 
 
 @dataclass(frozen=True)
 class Side:
-    """Where the tokens of one side, queries or keys, stand in their buckets."""
+    """Where the heads of one side's tokens, queries or keys, stand in their buckets, bucket by bucket in
+    the order (rows, heads, width)."""
 
-    shapes: tuple[tuple[int, int], ...]
-    """Rows and width of each bucket."""
-    tokens: torch.Tensor
-    """The token at each place, int64 (places,); at padding the first one."""
-    places: torch.Tensor
-    """The place of each token, int64 (tokens,)."""
+    shapes: tuple[tuple[int, int, int], ...]
+    """Rows, heads and width of each bucket."""
+    there: torch.Tensor
+    """The token's head at each place, int32 (places,); at padding that of the first token."""
+    back: torch.Tensor
+    """The place of each token's heads, int32 (tokens · heads,)."""
+    padding: torch.Tensor
+    """The places of padding, int64."""
+    valid: tuple[torch.Tensor, ...]
+    """Where tokens stand, bool (rows, width) of each bucket."""
 
-    @cached_property
-    def padding(self) -> torch.Tensor:
-        """The places of padding, int64."""
-        taken = torch.zeros(len(self.tokens), dtype=torch.bool, device=self.tokens.device)
-        return (~taken.index_fill(0, self.places, True)).nonzero()[:, 0]
+    def gather(self, x: torch.Tensor) -> torch.Tensor:
+        """(tokens, own heads, size) as (places, size): keys that several heads share are repeated."""
+        return x.reshape(-1, x.shape[-1]).index_select(0, self.there)
 
-    @cached_property
-    def valid(self) -> list[torch.Tensor]:
-        """Where tokens stand, bool (rows, width) of each bucket."""
-        whole = torch.ones(len(self.tokens), dtype=torch.bool, device=self.tokens.device)
-        whole = whole.index_fill(0, self.padding, False)
-        return [part.unflatten(0, shape) for part, shape in self.split(whole)]
+    def restore(self, placed: torch.Tensor, own_heads: int) -> torch.Tensor:
+        """The opposite; what came of repeated keys is summed."""
+        moved = placed.index_select(0, self.back)
+        heads = self.shapes[0][1]
+        apart = moved.view(-1, own_heads, heads // own_heads, placed.shape[-1])
+        return apart[:, :, 0] if own_heads == heads else apart.sum(dim=2)
 
-    def split(self, places: torch.Tensor) -> list[tuple[torch.Tensor, tuple[int, int]]]:
-        """What stands at the places of each bucket, and its shape."""
-        sizes = [rows * width for rows, width in self.shapes]
-        return [*zip(places.split(sizes), self.shapes, strict=True)]
-
-    def gather(self, x: torch.Tensor) -> list[torch.Tensor]:
-        """(1, heads, tokens, size) as (rows, heads, width, size) of each bucket."""
-        moved = _Moved.apply(x[0].transpose(0, 1), self.tokens, self.places, None)
-        return [part.unflatten(0, shape).transpose(1, 2) for part, shape in self.split(moved)]
-
-    def restore(self, parts: list[torch.Tensor]) -> torch.Tensor:
-        """(rows, heads, width, size) of each bucket as (1, tokens, heads, size)."""
-        whole = torch.cat([part.transpose(1, 2).flatten(0, 1) for part in parts])
-        moved: torch.Tensor = _Moved.apply(whole, self.places, self.tokens, self.padding)
-        return moved[None]
+    def split(self, placed: torch.Tensor) -> list[torch.Tensor]:
+        """(places, size) as (rows · heads, width, size) of each bucket."""
+        parts = placed.split([rows * heads * width for rows, heads, width in self.shapes])
+        return [
+            part.view(rows * heads, width, -1)
+            for part, (rows, heads, width) in zip(parts, self.shapes, strict=True)
+        ]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Buckets:
     """Rows, with what they look at, in buckets."""
 
     own: Side
     seen: Side
+    masked: tuple[tuple[Any, ...], list[torch.Tensor | None]] | None = field(
+        default=None, init=False
+    )
+    """The last masks and what they were made of, which most layers share."""
 
-    def attend(
-        self,
-        attention: Callable[..., torch.Tensor],
-        query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        bias: torch.Tensor | None,
-        causal: bool,
-    ) -> torch.Tensor:
-        """`attention` of each bucket, (1, tokens, heads, size)."""
-        queries, keys, values = (
-            side.gather(x) for side, x in ((self.own, query), (self.seen, key), (self.seen, value))
-        )
-        return self.own.restore(
-            [
-                attention(q, k, v, None if causal else self.mask(index, bias), causal)
-                for index, (q, k, v) in enumerate(zip(queries, keys, values, strict=True))
-            ]
-        )
+    def masks(
+        self, bias: torch.Tensor | None, causal: bool, dtype: torch.dtype
+    ) -> list[torch.Tensor | None]:
+        """What each bucket adds to its scores, broadcast to (rows, heads, width, width), if anything."""
+        made_of = bias, causal, dtype
+        # A mask that is held is another one than any that is made now.
+        held = () if self.masked is None else self.masked[0]
+        if self.masked is None or not all(map(operator.is_, held, made_of)):
+            buckets = range(len(self.own.shapes))
+            self.masked = made_of, [self._mask(index, *made_of) for index in buckets]
+        return self.masked[1]
 
-    def mask(self, index: int, bias: torch.Tensor | None) -> torch.Tensor | None:
-        """What a bucket adds to its scores, or where they count: padding is not looked at, but looks
-        at everything, or its scores would all be infinite."""
-        padding = ~self.own.valid[index][:, None, :, None]
-        seen = self.seen.valid[index][:, None, None, :]
-        (_, width), (_, seen_width) = self.own.shapes[index], self.seen.shapes[index]
-        part = None if bias is None else bias[..., :width, :seen_width]
-        if seen.all() and not padding.any():
-            return part
+    def _mask(
+        self, index: int, bias: torch.Tensor | None, causal: bool, dtype: torch.dtype
+    ) -> torch.Tensor | None:
+        """Padding is not looked at. It looks at something itself, or its scores would all be infinite."""
+        own, seen = self.own.valid[index], self.seen.valid[index]
+        if causal:
+            # No token looks at what comes after it, and that is where padding stands.
+            visible = torch.ones(own.shape[1], seen.shape[1], dtype=torch.bool, device=own.device)
+            return _added(visible.tril(), dtype)
+        looks, looked_at = own[:, None, :, None], seen[:, None, None, :]
+        part = None if bias is None else bias[..., : own.shape[1], : seen.shape[1]]
+        if looks.all() and looked_at.all():
+            return None if part is None else _added(part, dtype)
         if part is None:
-            return seen
+            return _added(looked_at, dtype)
         if part.dtype == torch.bool:
-            return part & seen | padding
-        return part.masked_fill(padding, 0.0).masked_fill(~(seen | padding), -torch.inf)
+            return _added(part & looked_at | ~looks, dtype)
+        return part.masked_fill(~looks, 0.0).masked_fill(looks & ~looked_at, -torch.inf)
 
 
-def buckets_of(own: Documents, seen: Documents) -> Buckets | None:
+def _added(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """What is added to scores; `mask` may be that already, or tell where they count."""
+    if mask.dtype != torch.bool:
+        return mask
+    return torch.zeros_like(mask, dtype=dtype).masked_fill_(~mask, -torch.inf)
+
+
+def buckets_of(own: Documents, seen: Documents, heads: int, key_heads: int) -> Buckets | None:
     """The rows in buckets, where that at least halves the number of calls."""
     together = defaultdict(list)
     for row, pair in enumerate(zip(own.lengths, seen.lengths, strict=True)):
@@ -113,49 +118,46 @@ def buckets_of(own: Documents, seen: Documents) -> Buckets | None:
         together[(*sizes, alone)].append(row)
     if 2 * len(together) > len(own.lengths):
         return None
-    rows = [*together.values()]
-    side = side_of(own, rows)
-    return Buckets(side, side if seen is own else side_of(seen, rows))
+    rows = [part for one in together.values() for part in _bounded(one, own, seen, heads)]
+    side = side_of(own, rows, heads, heads)
+    same = seen is own and key_heads == heads
+    return Buckets(side, side if same else side_of(seen, rows, heads, key_heads))
 
 
-def side_of(documents: Documents, buckets: list[list[int]]) -> Side:
-    """The places of all tokens, bucket by bucket and row by row."""
+def _bounded(rows: list[int], own: Documents, seen: Documents, heads: int) -> Iterator[list[int]]:
+    """The rows of a bucket, not too many at once."""
+    widths = (max(documents.lengths[row] for row in rows) for documents in (own, seen))
+    most = max(1, MOST_SCORES // (heads * math.prod(widths)))
+    yield from (rows[first : first + most] for first in range(0, len(rows), most))
+
+
+def side_of(documents: Documents, buckets: list[list[int]], heads: int, own_heads: int) -> Side:
+    """The places of all tokens, bucket by bucket and row by row; each of `own_heads` serves as many of
+    the `heads`."""
     lengths = np.array(documents.lengths)
     starts = np.cumsum(lengths) - lengths
-    shapes, tokens, places, first = [], [], np.empty(lengths.sum(), dtype=np.int64), 0
+    head = np.arange(heads) // (heads // own_heads)
+    there, padding, valid, first = [], [], [], 0
+    back = np.empty((lengths.sum(), heads), dtype=np.int32)
     for rows in buckets:
-        width = int(lengths[rows].max())
-        steps = np.arange(width)
+        steps = np.arange(lengths[rows].max())
         taken = steps < lengths[rows, None]
-        own = np.where(taken, starts[rows, None] + steps, 0)
-        tokens.append(own.ravel())
-        places[own[taken]] = first + np.flatnonzero(taken)
-        first += taken.size
-        shapes.append((len(rows), width))
+        tokens = np.where(taken, starts[rows, None] + steps, 0)
+        there.append((tokens[:, None] * own_heads + head[:, None]).ravel())
+        places = first + np.arange(there[-1].size).reshape(len(rows), heads, -1).transpose(0, 2, 1)
+        back[tokens[taken]] = places[taken]
+        padding.append(places[~taken].ravel())
+        valid.append(taken)
+        first += places.size
     device = documents.places.device
-    moved: list[Any] = [
-        torch.from_numpy(one).to(device) for one in (np.concatenate(tokens), places)
-    ]
-    return Side(tuple(shapes), *moved)
 
+    def moved(array: Any) -> torch.Tensor:
+        return torch.from_numpy(array).to(device)
 
-class _Moved(torch.autograd.Function):
-    """Rows of a tensor in another order: there by one index, and back by the other, without sums."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        x: torch.Tensor,
-        there: torch.Tensor,
-        back: torch.Tensor,
-        unused: torch.Tensor | None,
-    ) -> torch.Tensor:
-        ctx.back, ctx.unused = back, unused
-        return x.index_select(0, there)
-
-    @staticmethod
-    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        moved = grad.index_select(0, ctx.back)
-        if ctx.unused is not None and len(ctx.unused):
-            moved = moved.index_fill_(0, ctx.unused, 0.0)
-        return moved, None, None, None
+    return Side(
+        shapes=tuple((len(taken), heads, taken.shape[1]) for taken in valid),
+        there=moved(np.concatenate(there, dtype=np.int32)),
+        back=moved(back.ravel()),
+        padding=moved(np.concatenate(padding)),
+        valid=tuple(map(moved, valid)),
+    )

@@ -1,13 +1,12 @@
 """Short rows side by side attend as each of them would alone, gradients included."""
 
-from functools import partial
-
 import pytest
 import torch
 
-from peftune.model.attention import attention, row_by_row
+from peftune.model.attention import row_by_row
 from peftune.model.documents import Documents, Reading, documents_of
-from peftune.model.short_rows import Buckets, buckets_of
+from peftune.model.short_attention import attend_short
+from peftune.model.short_rows import buckets_of
 
 LENGTHS = (5, 3, 7, 4, 150, 3, 6, 8, 5, 4, 3, 4)
 SEEN = (9, 2, 11, 3, 20, 2, 10, 9, 12, 2, 2, 3)
@@ -56,13 +55,13 @@ def test_scores_and_gradients(
     seen: tuple[int, ...], key_heads: int, bias: torch.Tensor | None, causal: bool
 ) -> None:
     own, other = documents(LENGTHS), documents(seen)
-    found = buckets_of(own, own if seen is LENGTHS else other)
+    found = buckets_of(own, own if seen is LENGTHS else other, HEADS, key_heads)
     assert found is not None and len(found.own.shapes) < len(LENGTHS) / 2
     inputs = drawn(own, other, key_heads)
     reading = Reading((other, own), stack=1, states=torch.zeros(()))
     one_by_one = row_by_row(reading, *inputs, bias, causal, 0.0, 0.5)
     expected = torch.cat([row.transpose(1, 2) for row in one_by_one], dim=1)
-    together = attended(found, inputs, bias, causal)
+    together = attend_short(found, *inputs, bias, causal, 0.5)
     torch.testing.assert_close(together, expected, rtol=1e-12, atol=1e-12)
     slope = torch.randn_like(expected)
     for ours, alone in zip(
@@ -73,13 +72,40 @@ def test_scores_and_gradients(
         torch.testing.assert_close(ours, alone, rtol=1e-12, atol=1e-12)
 
 
-def attended(
-    buckets: Buckets, inputs: list[torch.Tensor], bias: torch.Tensor | None, causal: bool
-) -> torch.Tensor:
-    return buckets.attend(partial(attention, scaling=0.5), *inputs, bias, causal)
-
-
 def test_rows_that_are_unlike_or_long_are_computed_alone() -> None:
     few, long = documents((4, 9, 30, 90)), documents((400, 400, 400, 400))
-    assert buckets_of(few, few) is None
-    assert buckets_of(long, long) is None
+    assert buckets_of(few, few, HEADS, HEADS) is None
+    assert buckets_of(long, long, HEADS, HEADS) is None
+
+
+def test_a_bucket_holds_no_more_scores_than_a_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("peftune.model.short_rows.MOST_SCORES", 3 * HEADS * 8 * 8)
+    own = documents(LENGTHS)
+    found = buckets_of(own, own, HEADS, HEADS)
+    assert found is not None
+    assert all(rows <= 3 or width < 8 for rows, _, width in found.own.shapes)
+    assert sum(rows for rows, _, _ in found.own.shapes) == len(LENGTHS)
+    inputs, reading = drawn(own, own), Reading((own,), stack=0)
+    alone = torch.cat(
+        [row.transpose(1, 2) for row in row_by_row(reading, *inputs, None, True, 0.0, None)], dim=1
+    )
+    together = attend_short(found, *inputs, None, True, None)
+    torch.testing.assert_close(together, alone, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_bfloat16_is_rounded_once(causal: bool) -> None:
+    own = documents(LENGTHS)
+    found = buckets_of(own, own, HEADS, HEADS)
+    assert found is not None
+    narrow = [one.detach().bfloat16().requires_grad_() for one in drawn(own, own)]
+    exact = [one.detach().double().requires_grad_() for one in narrow]
+    ours = attend_short(found, *narrow, None, causal, 0.5)
+    expected = attend_short(found, *exact, None, causal, 0.5)
+    assert ours.dtype is torch.bfloat16
+    slope = torch.randn_like(ours)
+    found_grads = torch.autograd.grad(ours, narrow, slope)
+    exact_grads = torch.autograd.grad(expected, exact, slope.double())
+    for one, sure in zip((ours, *found_grads), (expected, *exact_grads), strict=True):
+        # Half a unit in the last of bfloat16's 8 bits, and the rounding of float32.
+        torch.testing.assert_close(one.double(), sure, rtol=2**-8, atol=1e-6)

@@ -186,3 +186,14 @@ def test_the_kernel_for_unequal_rows_is_called_as_documented(
         found = model(**batch, use_cache=False).logits
     assert calls == [(4, 4)] * 2
     torch.testing.assert_close(found[MASK.bool()], expected[MASK.bool()])
+
+
+def test_short_rows_in_bfloat16_are_attended_in_float32_on_a_cpu(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    row = torch.empty(1, 2, attention.LONGEST_WIDE, 4, dtype=torch.bfloat16)
+    long = torch.empty(1, 2, attention.LONGEST_WIDE + 1, 4, dtype=torch.bfloat16)
+    assert attention.kernel_dtype(row) is torch.float32
+    assert attention.kernel_dtype(long) is torch.bfloat16
+    assert attention.kernel_dtype(row.double()) is torch.float64
