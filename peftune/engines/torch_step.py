@@ -49,7 +49,7 @@ class TorchStep:
 
     def step(self) -> float:
         self.scaler.unscale_(self.optimizer)
-        parameters = [p for _, p in trainable_parameters(self.module)]
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         norm = torch.nn.utils.clip_grad_norm_(parameters, self.shape.max_grad_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()

@@ -77,6 +77,11 @@ class Training:
         return has_dropout(self.engine.module)
 
     @cached_property
+    def modules(self) -> tuple[torch.nn.Module, ...]:
+        """Every module of the model, itself among them: walking through them takes longer than a look."""
+        return tuple(self.engine.model.modules())
+
+    @cached_property
     def unpadded(self) -> bool:
         """Whether the model's layers leave out padding."""
         return is_unpadded(self.engine.module.get_base_model())
@@ -125,7 +130,8 @@ def backpropagate(training: Training, step: int) -> tuple[float, int, int, Asks]
     """Everything of step `step` (from 0) up to the update: the gradients are in place, and the answer
     is the step's mean loss, its learnt targets, its tokens and what was asked for, over all ranks."""
     engine = training.engine
-    engine.model.train()
+    if not all(module.training for module in training.modules):
+        engine.model.train()
     batches = micro_batches(training, step)
     target_tokens, tokens = count_step(engine, batches, training.batching.objective)
     nll_sum = accumulate(training, step, batches, target_tokens)
