@@ -35,6 +35,15 @@ def device_kind(tensor: torch.Tensor) -> str:
 
 def autocast_dtype(tensor: torch.Tensor) -> torch.dtype | None:
     """What autocast gives products with a tensor of this device, or None where it is off."""
-    # Meta tensors know no autocast of their own; whoever computes with them asks for the CPU's.
-    kind = "cpu" if tensor.is_meta else tensor.device.type
+    kind = _autocast_kind(tensor)
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+
+
+def without_autocast(tensor: torch.Tensor) -> AbstractContextManager[Any]:
+    """Inside, products with tensors of this device have the dtype of what is multiplied."""
+    return torch.autocast(_autocast_kind(tensor), enabled=False)
+
+
+def _autocast_kind(tensor: torch.Tensor) -> str:
+    """Meta tensors know no autocast of their own; whoever computes with them asks for the CPU's."""
+    return "cpu" if tensor.is_meta else tensor.device.type

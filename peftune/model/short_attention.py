@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from peftune.model.devices import without_autocast
 from peftune.model.short_rows import Buckets
 
 
@@ -67,8 +68,9 @@ class _ShortRows(torch.autograd.Function):
         q = own.gather(_by_token(query)).to(dtype).mul_(scaling)
         k, v = (seen.gather(_by_token(one)).to(dtype) for one in (key, value))
         made = q.new_empty(len(q), v.shape[-1])
-        for bucket in _each(buckets, masks, q, k, v, made):
-            torch.bmm(bucket.weights(), bucket.value, out=bucket.made)
+        with without_autocast(q):
+            for bucket in _each(buckets, masks, q, k, v, made):
+                torch.bmm(bucket.weights(), bucket.value, out=bucket.made)
         ctx.save_for_backward(q, k, v)
         ctx.rest = masks, buckets, scaling, query.dtype, query.shape[1], key.shape[1]
         return own.restore(made, query.shape[1]).to(query.dtype)[None]
@@ -79,19 +81,25 @@ class _ShortRows(torch.autograd.Function):
         masks, buckets, scaling, dtype, heads, key_heads = ctx.rest
         slope = buckets.own.gather(grad[0]).to(q.dtype).index_fill_(0, buckets.own.padding, 0.0)
         grads = [torch.empty_like(one) for one in (q, k, v)]
-        for bucket, learnt in zip(
-            _each(buckets, masks, q, k, v, slope), _each(buckets, masks, *grads, slope), strict=True
-        ):
-            weights = bucket.weights()
-            torch.bmm(weights.mT, bucket.made, out=learnt.value)
-            by_weights = torch.bmm(bucket.made, bucket.value.mT).mul_(weights)
-            by_scores = by_weights.addcmul_(weights, by_weights.sum(-1, keepdim=True), value=-1.0)
-            torch.bmm(by_scores, bucket.key, out=learnt.query)
-            torch.bmm(by_scores.mT, bucket.query, out=learnt.key)
+        with without_autocast(q):
+            _differentiate(
+                _each(buckets, masks, q, k, v, slope), _each(buckets, masks, *grads, slope)
+            )
         grads[0].mul_(scaling)
         sides = ((buckets.own, heads), (buckets.seen, key_heads), (buckets.seen, key_heads))
         by_token = [side.restore(one, n) for one, (side, n) in zip(grads, sides, strict=True)]
         return *(one.to(dtype).transpose(0, 1)[None] for one in by_token), None, None, None
+
+
+def _differentiate(buckets: Iterator[_Bucket], learnt: Iterator[_Bucket]) -> None:
+    """Fill the places of `learnt` with gradients; `made` is those by what came of the queries."""
+    for given, found in zip(buckets, learnt, strict=True):
+        weights = given.weights()
+        torch.bmm(weights.mT, given.made, out=found.value)
+        by_weights = torch.bmm(given.made, given.value.mT).mul_(weights)
+        by_scores = by_weights.addcmul_(weights, by_weights.sum(-1, keepdim=True), value=-1.0)
+        torch.bmm(by_scores, given.key, out=found.query)
+        torch.bmm(by_scores.mT, given.query, out=found.key)
 
 
 def _each(

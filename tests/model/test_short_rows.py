@@ -109,3 +109,15 @@ def test_bfloat16_is_rounded_once(causal: bool) -> None:
     for one, sure in zip((ours, *found_grads), (expected, *exact_grads), strict=True):
         # Half a unit in the last of bfloat16's 8 bits, and the rounding of float32.
         torch.testing.assert_close(one.double(), sure, rtol=2**-8, atol=1e-6)
+
+
+def test_autocast_does_not_narrow_what_is_computed_in_float32() -> None:
+    own = documents(LENGTHS)
+    found = buckets_of(own, own, HEADS, HEADS)
+    assert found is not None
+    inputs = [one.detach().float().requires_grad_() for one in drawn(own, own)]
+    slope = torch.randn(1, len(own.places), HEADS, SIZE)
+    plain = torch.autograd.grad(attend_short(found, *inputs, None, True, None), inputs, slope)
+    with torch.autocast("cpu", torch.bfloat16):
+        within = torch.autograd.grad(attend_short(found, *inputs, None, True, None), inputs, slope)
+    assert all(map(torch.equal, plain, within))
