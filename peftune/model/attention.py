@@ -97,8 +97,10 @@ def attend(
     buckets = None if learns else buckets_now(reading, query.shape[1], key.shape[1])
     if buckets is not None:
         return attend_short(buckets, query, key, value, bias, alone, scaling), None
-    rows = row_by_row(reading, query, key, value, bias, alone, dropout, scaling)
-    return torch.cat([row.transpose(1, 2) for row in rows], dim=1), None
+    dtype = kernel_dtype(query, max(reading.documents[reading.stack].lengths))
+    q, k, v = (one.to(dtype) for one in (query, key, value))
+    rows = row_by_row(reading, q, k, v, bias, alone, dropout, scaling)
+    return torch.cat([row.transpose(1, 2) for row in rows], dim=1).to(query.dtype), None
 
 
 def _bias(
@@ -196,7 +198,7 @@ def attention(
     scaling: float | None = None,
 ) -> torch.Tensor:
     """torch's own, (rows, heads, tokens, size)."""
-    dtype = kernel_dtype(query)
+    dtype = kernel_dtype(query, query.shape[2])
     made = functional.scaled_dot_product_attention(
         query.to(dtype),
         key.to(dtype),
@@ -210,11 +212,12 @@ def attention(
     return made.to(query.dtype)
 
 
-def kernel_dtype(query: torch.Tensor) -> torch.dtype:
-    """The number format in which torch's kernel is fastest without being less exact.
+def kernel_dtype(query: torch.Tensor, tokens: int) -> torch.dtype:
+    """The number format in which torch's kernel is fastest for rows of up to so many tokens, and no less
+    exact.
 
     On a CPU its backward pass in bfloat16 takes up to six times as long as in float32, and code is
     compiled for every new length; only long rows are worth that.
     """
-    long = query.dtype is not torch.bfloat16 or query.shape[2] > LONGEST_WIDE
+    long = query.dtype is not torch.bfloat16 or tokens > LONGEST_WIDE
     return product_dtype(query) if long or device_kind(query) != "cpu" else torch.float32

@@ -192,8 +192,7 @@ def test_short_rows_in_bfloat16_are_attended_in_float32_on_a_cpu(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
-    row = torch.empty(1, 2, attention.LONGEST_WIDE, 4, dtype=torch.bfloat16)
-    long = torch.empty(1, 2, attention.LONGEST_WIDE + 1, 4, dtype=torch.bfloat16)
-    assert attention.kernel_dtype(row) is torch.float32
-    assert attention.kernel_dtype(long) is torch.bfloat16
-    assert attention.kernel_dtype(row.double()) is torch.float64
+    rows, most = torch.empty(1, 2, 9, 4, dtype=torch.bfloat16), attention.LONGEST_WIDE
+    assert attention.kernel_dtype(rows, most) is torch.float32
+    assert attention.kernel_dtype(rows, most + 1) is torch.bfloat16
+    assert attention.kernel_dtype(rows.double(), most) is torch.float64
