@@ -4,7 +4,7 @@ It enters transformers by its own interfaces, so a model's code is used as it is
 without padding (generation, a model that is not served) everything is torch's own attention as before.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -22,7 +22,7 @@ from peftune.model.devices import device_kind
 from peftune.model.documents import FIRST_TOKENS, Reading, current_reading
 from peftune.model.first_tokens import every_token
 from peftune.model.short_attention import attend_short
-from peftune.model.short_rows import Buckets, buckets_of
+from peftune.model.short_rows import WIDTHS, Buckets, buckets_of
 from peftune.model.wide_products import product_dtype
 
 UNPADDED = "peftune_unpadded"
@@ -96,7 +96,7 @@ def attend(
     learns = dropout or (bias is not None and bias.requires_grad)
     buckets = None if learns else buckets_now(reading, query.shape[1], key.shape[1])
     if buckets is not None:
-        return attend_short(buckets, query, key, value, bias, alone, scaling), None
+        return in_buckets(buckets, reading, query, key, value, bias, alone, scaling), None
     dtype = kernel_dtype(query, max(reading.documents[reading.stack].lengths))
     q, k, v = (one.to(dtype) for one in (query, key, value))
     rows = row_by_row(reading, q, k, v, bias, alone, dropout, scaling)
@@ -162,6 +162,40 @@ def buckets_now(reading: Reading, heads: int, key_heads: int) -> Buckets | None:
     return reading.buckets[key]
 
 
+def in_buckets(
+    buckets: Buckets,
+    reading: Reading,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    bias: torch.Tensor | None,
+    causal: bool,
+    scaling: float | None,
+) -> torch.Tensor:
+    """Short rows side by side, and each of the others by a kernel: (1, tokens, heads, size)."""
+    rows = [*rows_of(reading, query, key, value)]
+    if len(buckets.rows) == len(rows):
+        return attend_short(buckets, query, key, value, bias, causal, scaling)
+    q, k, v = (torch.cat([rows[i][part] for i in buckets.rows], dim=2) for part in range(3))
+    short = attend_short(buckets, q, k, v, bias, causal, scaling)
+    lengths = [rows[i][0].shape[2] for i in buckets.rows]
+    made = dict(zip(buckets.rows, short.split(lengths, dim=1), strict=True))
+    for i in {*range(len(rows))} - made.keys():
+        own, seen, values = rows[i]
+        made[i] = of_one_row(own, seen, values, bias, causal, 0.0, scaling).transpose(1, 2)
+    return torch.cat([made[i] for i in range(len(rows))], dim=1)
+
+
+def rows_of(
+    reading: Reading, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
+) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+    """Queries, keys and values of each row, (1, heads, its tokens, size)."""
+    assert reading.own is not None
+    own, seen = reading.own.lengths, reading.seen.lengths
+    sides = (query.split(own, dim=2), key.split(seen, dim=2), value.split(seen, dim=2))
+    return zip(*sides, strict=True)
+
+
 def row_by_row(
     reading: Reading,
     query: torch.Tensor,
@@ -173,19 +207,26 @@ def row_by_row(
     scaling: float | None,
 ) -> list[torch.Tensor]:
     """What each row attends to, (1, heads, its tokens, size)."""
-    assert reading.own is not None
-    shares = zip(
-        query.split(reading.own.lengths, dim=2),
-        key.split(reading.seen.lengths, dim=2),
-        value.split(reading.seen.lengths, dim=2),
-        strict=True,
-    )
     rows = []
+    shares = rows_of(reading, query, key, value)
     for reading.row, (q, k, v) in enumerate(shares):
-        mask = None if bias is None else bias[..., : q.shape[2], : k.shape[2]]
-        rows.append(attention(q, k, v, mask, causal, dropout, scaling))
+        rows.append(of_one_row(q, k, v, bias, causal, dropout, scaling))
     reading.row = None
     return rows
+
+
+def of_one_row(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    bias: torch.Tensor | None,
+    causal: bool,
+    dropout: float,
+    scaling: float | None,
+) -> torch.Tensor:
+    """What a row attends to, (1, heads, its tokens, size); `bias` is that of the widest row."""
+    mask = None if bias is None else bias[..., : query.shape[2], : key.shape[2]]
+    return attention(query, key, value, mask, causal, dropout, scaling)
 
 
 def attention(
@@ -217,7 +258,9 @@ def kernel_dtype(query: torch.Tensor, tokens: int) -> torch.dtype:
     exact.
 
     On a CPU its backward pass in bfloat16 takes up to six times as long as in float32, and code is
-    compiled for every new length; only long rows are worth that.
+    compiled for every new length; only long rows are worth that. Rows that buckets take are computed in
+    float32 on every device, in buckets or alone, which follows from the others of their batch.
     """
-    long = query.dtype is not torch.bfloat16 or tokens > LONGEST_WIDE
-    return product_dtype(query) if long or device_kind(query) != "cpu" else torch.float32
+    widest = LONGEST_WIDE if device_kind(query) == "cpu" else WIDTHS[-1]
+    half = query.dtype in (torch.bfloat16, torch.float16)
+    return torch.float32 if half and tokens <= widest else product_dtype(query)

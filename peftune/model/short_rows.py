@@ -64,6 +64,8 @@ class Buckets:
 
     own: Side
     seen: Side
+    rows: tuple[int, ...]
+    """Which rows these are; a row that is longer needs more memory here than in a kernel."""
     masked: tuple[tuple[Any, ...], list[torch.Tensor | None]] | None = field(
         default=None, init=False
     )
@@ -111,30 +113,32 @@ def _added(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
 def buckets_of(own: Documents, seen: Documents, heads: int, key_heads: int) -> Buckets | None:
     """The rows in buckets, where that at least halves the number of calls."""
     together = defaultdict(list)
-    for row, pair in enumerate(zip(own.lengths, seen.lengths, strict=True)):
-        sizes = tuple(int(np.searchsorted(WIDTHS, length)) for length in pair)
-        # A row that is too long on one side stays alone.
-        alone = row if max(pair) > WIDTHS[-1] else -1
-        together[(*sizes, alone)].append(row)
-    if 2 * len(together) > len(own.lengths):
+    pairs = [*zip(own.lengths, seen.lengths, strict=True)]
+    short = [row for row, pair in enumerate(pairs) if max(pair) <= WIDTHS[-1]]
+    for place, row in enumerate(short):
+        together[tuple(int(np.searchsorted(WIDTHS, length)) for length in pairs[row])].append(place)
+    if not short or 2 * len(together) > len(short):
         return None
-    rows = [part for one in together.values() for part in _bounded(one, own, seen, heads)]
-    side = side_of(own, rows, heads, heads)
+    lengths = np.array([pairs[row] for row in short]).T
+    rows = [part for one in together.values() for part in _bounded(one, lengths, heads)]
+    device = own.places.device
+    side = side_of(lengths[0], rows, heads, heads, device)
     same = seen is own and key_heads == heads
-    return Buckets(side, side if same else side_of(seen, rows, heads, key_heads))
+    other = side if same else side_of(lengths[1], rows, heads, key_heads, device)
+    return Buckets(side, other, tuple(short))
 
 
-def _bounded(rows: list[int], own: Documents, seen: Documents, heads: int) -> Iterator[list[int]]:
-    """The rows of a bucket, not too many at once."""
-    widths = (max(documents.lengths[row] for row in rows) for documents in (own, seen))
-    most = max(1, MOST_SCORES // (heads * math.prod(widths)))
+def _bounded(rows: list[int], lengths: Any, heads: int) -> Iterator[list[int]]:
+    """The rows of a bucket, not too many at once; `lengths` are those of both sides, (2, rows)."""
+    most = max(1, MOST_SCORES // (heads * math.prod(lengths[:, rows].max(axis=1).tolist())))
     yield from (rows[first : first + most] for first in range(0, len(rows), most))
 
 
-def side_of(documents: Documents, buckets: list[list[int]], heads: int, own_heads: int) -> Side:
-    """The places of all tokens, bucket by bucket and row by row; each of `own_heads` serves as many of
-    the `heads`."""
-    lengths = np.array(documents.lengths)
+def side_of(
+    lengths: Any, buckets: list[list[int]], heads: int, own_heads: int, device: torch.device
+) -> Side:
+    """The places of all tokens of rows of these lengths, bucket by bucket and row by row; each of
+    `own_heads` serves as many of the `heads`."""
     starts = np.cumsum(lengths) - lengths
     head = np.arange(heads) // (heads // own_heads)
     there, padding, valid, first = [], [], [], 0
@@ -149,7 +153,6 @@ def side_of(documents: Documents, buckets: list[list[int]], heads: int, own_head
         padding.append(places[~taken].ravel())
         valid.append(taken)
         first += places.size
-    device = documents.places.device
 
     def moved(array: Any) -> torch.Tensor:
         return torch.from_numpy(array).to(device)

@@ -3,12 +3,13 @@
 import pytest
 import torch
 
-from peftune.model.attention import row_by_row
+from peftune.model.attention import in_buckets, row_by_row
 from peftune.model.documents import Documents, Reading, documents_of
 from peftune.model.short_attention import attend_short
-from peftune.model.short_rows import buckets_of
+from peftune.model.short_rows import WIDTHS, buckets_of
 
 LENGTHS = (5, 3, 7, 4, 150, 3, 6, 8, 5, 4, 3, 4)
+SHORT = tuple(length for length in LENGTHS if length <= WIDTHS[-1])
 SEEN = (9, 2, 11, 3, 20, 2, 10, 9, 12, 2, 2, 3)
 HEADS, SIZE = 4, 6
 
@@ -57,11 +58,12 @@ def test_scores_and_gradients(
     own, other = documents(LENGTHS), documents(seen)
     found = buckets_of(own, own if seen is LENGTHS else other, HEADS, key_heads)
     assert found is not None and len(found.own.shapes) < len(LENGTHS) / 2
+    assert found.rows == tuple(row for row in range(len(LENGTHS)) if LENGTHS[row] != 150)
     inputs = drawn(own, other, key_heads)
     reading = Reading((other, own), stack=1, states=torch.zeros(()))
     one_by_one = row_by_row(reading, *inputs, bias, causal, 0.0, 0.5)
     expected = torch.cat([row.transpose(1, 2) for row in one_by_one], dim=1)
-    together = attend_short(found, *inputs, bias, causal, 0.5)
+    together = in_buckets(found, reading, *inputs, bias, causal, 0.5)
     torch.testing.assert_close(together, expected, rtol=1e-12, atol=1e-12)
     slope = torch.randn_like(expected)
     for ours, alone in zip(
@@ -80,11 +82,11 @@ def test_rows_that_are_unlike_or_long_are_computed_alone() -> None:
 
 def test_a_bucket_holds_no_more_scores_than_a_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("peftune.model.short_rows.MOST_SCORES", 3 * HEADS * 8 * 8)
-    own = documents(LENGTHS)
+    own = documents(SHORT)
     found = buckets_of(own, own, HEADS, HEADS)
     assert found is not None
     assert all(rows <= 3 or width < 8 for rows, _, width in found.own.shapes)
-    assert sum(rows for rows, _, _ in found.own.shapes) == len(LENGTHS)
+    assert sum(rows for rows, _, _ in found.own.shapes) == len(SHORT)
     inputs, reading = drawn(own, own), Reading((own,), stack=0)
     alone = torch.cat(
         [row.transpose(1, 2) for row in row_by_row(reading, *inputs, None, True, 0.0, None)], dim=1
@@ -95,7 +97,7 @@ def test_a_bucket_holds_no_more_scores_than_a_cache(monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize("causal", [True, False])
 def test_bfloat16_is_rounded_once(causal: bool) -> None:
-    own = documents(LENGTHS)
+    own = documents(SHORT)
     found = buckets_of(own, own, HEADS, HEADS)
     assert found is not None
     narrow = [one.detach().bfloat16().requires_grad_() for one in drawn(own, own)]
@@ -112,7 +114,7 @@ def test_bfloat16_is_rounded_once(causal: bool) -> None:
 
 
 def test_autocast_does_not_narrow_what_is_computed_in_float32() -> None:
-    own = documents(LENGTHS)
+    own = documents(SHORT)
     found = buckets_of(own, own, HEADS, HEADS)
     assert found is not None
     inputs = [one.detach().float().requires_grad_() for one in drawn(own, own)]

@@ -1,5 +1,6 @@
 """Rows without padding inside a model: what goes in, what attention sees, and who is served."""
 
+from contextlib import nullcontext
 from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
@@ -22,7 +23,9 @@ from transformers.masking_utils import causal_mask_function, sliding_window_caus
 
 from peftune.model import attention
 from peftune.model.attention import shared_mask
+from peftune.model.devices import standing_for
 from peftune.model.documents import Documents, documents_of, reading_of
+from peftune.model.short_rows import WIDTHS
 from peftune.model.unpadding import is_unpadded, unpad
 
 MASK = torch.tensor([[1, 1, 0, 0], [1, 1, 1, 1], [1, 0, 0, 0]])
@@ -196,3 +199,10 @@ def test_short_rows_in_bfloat16_are_attended_in_float32_on_a_cpu(
     assert attention.kernel_dtype(rows, most) is torch.float32
     assert attention.kernel_dtype(rows, most + 1) is torch.bfloat16
     assert attention.kernel_dtype(rows.double(), most) is torch.float64
+
+
+def test_rows_that_buckets_take_are_attended_in_float32_on_every_device() -> None:
+    rows = torch.empty(1, 2, 9, 4, dtype=torch.bfloat16, device="meta")
+    with standing_for("cuda", nullcontext()):
+        assert attention.kernel_dtype(rows, WIDTHS[-1]) is torch.float32
+        assert attention.kernel_dtype(rows, WIDTHS[-1] + 1) is torch.bfloat16
