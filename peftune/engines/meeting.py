@@ -186,15 +186,16 @@ def growing(store: Any) -> Iterator[list[Arrival]]:
 
 def wrong(arrivals: list[Arrival]) -> str | None:
     """What those who have come cannot agree on."""
-    by_rank: dict[int, Arrival] = {}
+    # First, whoever came first: a recipe may fit one number of processes and not the other.
     for arrival in arrivals:
         if arrival.world_size != arrivals[0].world_size:
-            # First, because a recipe may fit one number of processes and not the other.
             sizes = [f"{one.world_size} on {one.name}" for one in (arrivals[0], arrival)]
             return (
                 f"the number of processes is {' and '.join(sizes)}; give every node the same "
                 "--num_processes and --num_machines."
             )
+    by_rank: dict[int, Arrival] = {}
+    for arrival in arrivals:
         if arrival.error:
             return f"{arrival.name}: {arrival.error}"
         other = by_rank.setdefault(arrival.rank, arrival)

@@ -113,7 +113,16 @@ def test_a_rank_that_nobody_hears_gives_up(monkeypatch: pytest.MonkeyPatch) -> N
     tell(launch(1, 2), ModelError("no such folder."))
 
 
-def test_another_number_of_processes_comes_before_what_it_spoils() -> None:
+@pytest.mark.parametrize("first", [0, 1])
+def test_another_number_of_processes_comes_before_what_it_spoils(first: int) -> None:
+    own = meeting.arrival_of(launch(0, 2), {})
+    failed = meeting.arrival_of(launch(1, 3), {}, "4 is not a multiple of 6.")
+    said = meeting.wrong([own, failed] if first == 0 else [failed, own])
+    assert said is not None
+    assert said.startswith("the number of processes is ") and "a multiple" not in said
+
+
+def test_the_first_to_come_hears_it_from_one_that_failed() -> None:
     with ThreadPoolExecutor() as pool:
         waiting = pool.submit(met, [(0, 2)], RanksSection())
         tell(launch(1, 3), ModelError("4 is not a multiple of 6."))
