@@ -67,7 +67,7 @@ class Lifeline:
         self.own, self.peers, self.patience = own, peers, patience
         self.record: Record | None = None
         """Set on rank 0 when the run has a folder."""
-        self.closed, self.lost = threading.Event(), threading.Event()
+        self.closed, self.lost, self.ending = threading.Event(), threading.Event(), threading.Lock()
         for peer in peers:
             threading.Thread(target=self._listen, args=(peer,), daemon=True).start()
         threading.Thread(target=self._live, name="heartbeat", daemon=True).start()
@@ -157,7 +157,8 @@ class Lifeline:
         self._end(code, f"{peer.beat.name} has ended, during {peer.beat.stage}", peer.beat)
 
     def _end(self, code: int, reason: str, culprit: Heartbeat) -> None:
-        if self.closed.is_set():
+        # For good: ranks that are told go at once, which other threads here would take for the reason.
+        if self.closed.is_set() or not self.ending.acquire(blocking=False):
             return
         # Rank 0 speaks for all, and rank 1 where rank 0 is what they have lost.
         if self.own.rank <= 1:

@@ -5,12 +5,17 @@ import os
 import re
 import signal
 import socket
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from peftune.engines import lifeline
+from peftune.engines.heartbeat import Heartbeat
+from peftune.engines.lifeline import Lifeline, Peer
+from peftune.engines.section import RanksSection
 from peftune.status import read_status
 from tests.checkpoint.processes import Started, start
 from tests.conftest import write_recipe
@@ -46,6 +51,29 @@ def test_a_killed_rank_is_named_with_host_and_stage(
     )
     assert re.fullmatch(said, line)
     assert "Traceback" not in started.said
+
+
+def test_ranks_that_end_because_they_were_told_are_not_named(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    codes: list[int] = []
+    monkeypatch.setattr(lifeline.os, "_exit", codes.append)
+    pairs = {rank: socket.socketpair() for rank in (1, 2)}
+    before = {*threading.enumerate()}
+    own = Lifeline(
+        Heartbeat(0, "here"), [Peer(pair[0], rank) for rank, pair in pairs.items()], RanksSection()
+    )
+    listening = [
+        one for one in threading.enumerate() if one not in before and "_listen" in one.name
+    ]
+    for thread, (_, theirs) in zip(listening, pairs.values(), strict=True):
+        theirs.close()
+        thread.join()
+    own.closed.set()
+    assert codes == [1]
+    assert capfd.readouterr().err == (
+        "error: rank 1 on  is gone, during starting; this run ends on every rank.\n"
+    )
 
 
 def test_a_rank_that_only_waits_is_ended_too(recipe: Path, tmp_path: Path) -> None:
