@@ -8,7 +8,7 @@ _MMAP_THRESHOLD, _TRIM_THRESHOLD, _TOP_PAD = -3, -1, -2
 _SETTINGS = {_MMAP_THRESHOLD: 2**30, _TRIM_THRESHOLD: 2**31 - 1, _TOP_PAD: 2**26}
 _GIVING_BACK = {_MMAP_THRESHOLD: 2**22}
 """Parameters of mallopt(3), in bytes."""
-_PRODUCTS = "ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32"
+_PRODUCTS = "ONEDNN_PRIMITIVE_CACHE_CAPACITY", "24"
 """oneDNN compiles code for every new shape of a product in bfloat16 and keeps 1,024 of them. Every step
 has a number of tokens of its own, so those of a few steps ago are never used again."""
 

@@ -21,9 +21,9 @@ from transformers.masking_utils import (
 from peftune.model.devices import device_kind
 from peftune.model.documents import FIRST_TOKENS, Reading, current_reading
 from peftune.model.first_tokens import every_token
+from peftune.model.frozen_products import product_dtype
 from peftune.model.short_attention import attend_short
 from peftune.model.short_rows import WIDTHS, Buckets, buckets_of
-from peftune.model.wide_products import product_dtype
 
 UNPADDED = "peftune_unpadded"
 """Its name among the attention implementations of transformers."""

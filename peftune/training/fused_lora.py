@@ -14,8 +14,8 @@ from peft.tuners.lora import LoraLayer
 from torch.nn import functional
 
 from peftune.model.devices import autocast_dtype, device_kind
+from peftune.model.frozen_products import product, product_dtype
 from peftune.model.remembering import remembered
-from peftune.model.wide_products import product_dtype
 from peftune.quantization import LAYERS, training_weight
 from peftune.training.cheap_inputs import Again, origin_of, remember_origins
 from peftune.training.dropout import keeping
@@ -121,7 +121,7 @@ class _AdaptedLinear(torch.autograd.Function):
             x_TK, weight_NK = x.flatten(0, -2), dense_weight(base, x.dtype)
             inner_TR = functional.linear(facts.dropped(_as(x_TK, low_RK), kept), low_RK)
             bias_N = None if base.bias is None else _as(base.bias, weight_NK)
-            made_TN = functional.linear(_as(x_TK, weight_NK), weight_NK, bias_N)
+            made_TN = product(_as(x_TK, weight_NK), weight_NK, bias_N)
             sum_TN = _as(made_TN, high_NR).addmm_(inner_TR, high_NR.T, alpha=facts.scaling)
             return _as(sum_TN, x).unflatten(0, x.shape[:-1]), inner_TR
 
@@ -138,7 +138,7 @@ class _AdaptedLinear(torch.autograd.Function):
             return None, None, grad_low, grad_high, None, None
         _, _, low_RK, _, kept = saved
         weight_NK = dense_weight(facts.base, x.dtype)
-        grad_TK = _as(_as(grad_TN, weight_NK) @ weight_NK, low_RK)
+        grad_TK = _as(product(_as(grad_TN, weight_NK), weight_NK.T), low_RK)
         if kept is None:
             grad_TK = grad_TK.addmm_(grad_TR, low_RK)
         else:

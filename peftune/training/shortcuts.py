@@ -3,9 +3,9 @@
 from peft import PeftModel
 from transformers import PreTrainedModel
 
+from peftune.model import frozen_products
 from peftune.model.first_tokens_proof import may_narrow
 from peftune.model.unpadding import unpad
-from peftune.model.wide_products import widen
 from peftune.training.fused_lora import fuse
 from peftune.training.supervised_head import supervise
 
@@ -27,7 +27,7 @@ def compute_fast(
     base = adapted.get_base_model()
     assert isinstance(base, PreTrainedModel)
     if not gathers_weights:
-        widen(base)
+        frozen_products.serve(base)
         fuse(adapted, keeps_inputs=sharded)
     if padding_free:
         # ZeRO-3 gathers a layer's weights again where its output is used, which must be what it gave.

@@ -14,11 +14,10 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch.nn import functional
 from transformers import PreTrainedModel
 
 from peftune.model.devices import autocast_dtype
-from peftune.model.wide_products import product_dtype
+from peftune.model.frozen_products import fewer_common_rows, product, product_dtype
 
 CHUNK = 2**23
 """Scores that are held at a time."""
@@ -138,9 +137,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
         dtype, wide_VD = weight_VD.dtype, weight_VD.to(product_dtype(weight_VD))
         wide_V = None if bias_V is None else bias_V.to(wide_VD.dtype)
         gradients = []
-        rows = max(1, CHUNK // len(weight_VD))
+        rows = fewer_common_rows(max(1, CHUNK // len(weight_VD)))
         for hidden, labels in zip(hidden_ND.split(rows), labels_N.split(rows), strict=True):
-            logits = functional.linear(hidden.to(wide_VD.dtype), wide_VD, wide_V).to(dtype)
+            logits = product(hidden.to(wide_VD.dtype), wide_VD, wide_V).to(dtype)
             log_p = logits.log_softmax(-1, dtype=torch.float32)
             total += smoothed_nll(log_p, labels, label_smoothing)
             if ctx.needs_input_grad[0]:
@@ -177,5 +176,5 @@ def _hidden_gradient(
     slope: torch.Tensor, logits: torch.Tensor, weight: torch.Tensor, hidden: torch.Tensor
 ) -> torch.Tensor:
     if logits.dtype != torch.float16:
-        return (slope.to(logits.dtype).to(weight.dtype) @ weight).to(hidden.dtype)
+        return product(slope.to(logits.dtype).to(weight.dtype), weight.T).to(hidden.dtype)
     return ((slope * FP16_SCALE).to(weight.dtype) @ weight).float() / FP16_SCALE
