@@ -3,23 +3,47 @@
 import ctypes
 import os
 import platform
+import sys
+from collections.abc import Mapping
 
-_MMAP_THRESHOLD, _TRIM_THRESHOLD, _TOP_PAD = -3, -1, -2
-_SETTINGS = {_MMAP_THRESHOLD: 2**30, _TRIM_THRESHOLD: 2**31 - 1, _TOP_PAD: 2**26}
-_GIVING_BACK = {_MMAP_THRESHOLD: 2**22}
-"""Parameters of mallopt(3), in bytes."""
+_NUMBERS = {"trim_threshold": -1, "top_pad": -2, "mmap_threshold": -3}
+"""Parameters of mallopt(3) by the names of glibc's tunables."""
+_KEEPING = {"mmap_threshold": 2**30, "trim_threshold": 2**31 - 1, "top_pad": 2**26}
+_GIVING_BACK = {"mmap_threshold": 2**22}
+"""In bytes."""
+_WITHOUT_SMALL_LISTS = {"tcache_count": 0, "mxfast": 0}
+_TUNABLES = "GLIBC_TUNABLES"
+_AT_START = ":".join(
+    f"glibc.malloc.{name}={value}" for name, value in {**_KEEPING, **_WITHOUT_SMALL_LISTS}.items()
+)
+_LARGE_PAGES = "THP_MEM_ALLOC_ENABLE", "1"
+"""torch puts blocks from 2 MB on at whole pages and asks Linux for large ones."""
 _PRODUCTS = "ONEDNN_PRIMITIVE_CACHE_CAPACITY", "24"
-"""oneDNN compiles code for every new shape of a product in bfloat16 and keeps 1,024 of them. Every step
-has a number of tokens of its own, so those of a few steps ago are never used again."""
+"""oneDNN compiles code for every new shape of a product in bfloat16 and keeps 1,024 of them; few of the
+shapes of a step come again."""
+
+
+def start_with_settings() -> None:
+    """Set up glibc's allocator for a training on a CPU, before torch is loaded; the process starts its
+    program again where that has to be.
+
+    Each block that torch aligns leaves some bytes over. While glibc keeps those on lists for small
+    requests, which it can be told not to do only as a process starts, they do not join the block again
+    when it is freed, and it is too small for the next one of its size.
+    """
+    os.environ.setdefault(*_LARGE_PAGES)
+    if _TUNABLES not in os.environ and _may_set():
+        os.environ[_TUNABLES] = _AT_START
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
 def keep_freed_memory() -> bool:
-    """Set up glibc's allocator for this process; whether it was done.
+    """Set up glibc's allocator for this process as it runs; whether it was done.
 
     By default it maps large blocks on every allocation and unmaps them on every free, so a training
     spends its time in page faults. Other allocators, and settings of the user's own, are left alone.
     """
-    return _set(_SETTINGS)
+    return _set(_KEEPING)
 
 
 def keep_few_compiled_products() -> None:
@@ -35,9 +59,15 @@ def give_back_freed_memory() -> bool:
     return _set(_GIVING_BACK)
 
 
-def _set(settings: dict[int, int]) -> bool:
-    own = any(name.startswith("MALLOC_") or name == "GLIBC_TUNABLES" for name in os.environ)
-    if own or "LD_PRELOAD" in os.environ or platform.libc_ver()[0] != "glibc":
+def _set(settings: Mapping[str, int]) -> bool:
+    if not _may_set():
         return False
     library = ctypes.CDLL(None)
-    return all(library.mallopt(key, value) == 1 for key, value in settings.items())
+    return all(library.mallopt(_NUMBERS[name], value) == 1 for name, value in settings.items())
+
+
+def _may_set() -> bool:
+    """Whether the allocator is glibc's, and nobody else has set it up."""
+    own = any(name.startswith("MALLOC_") or name == "LD_PRELOAD" for name in os.environ)
+    tuned = os.environ.get(_TUNABLES, _AT_START) != _AT_START
+    return not own and not tuned and platform.libc_ver()[0] == "glibc"

@@ -3,6 +3,7 @@
 accelerate launch [--config_file FILE.yaml] peftune/run.py [--selftest] RECIPE [section.key=value …]
 """
 
+import os
 import sys
 from pathlib import Path
 
@@ -10,9 +11,13 @@ from pathlib import Path
 # every file here could shadow a library. The repository root belongs there instead.
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
+from peftune.allocator import start_with_settings  # noqa: E402
 from peftune.cli import report_errors, selftest_recipe, train_recipe  # noqa: E402
+from peftune.engines.launch import asks_for_cpu  # noqa: E402
 
 FLAGS = ("--debug", "--selftest")
+GPUS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
+"""Where the drivers of GPUs are reached, CUDA's, ROCm's and those of a Windows host."""
 
 
 def main() -> int:
@@ -27,4 +32,6 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    if asks_for_cpu(os.environ) or not any(map(os.path.exists, GPUS)):
+        start_with_settings()
     sys.exit(main())

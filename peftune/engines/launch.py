@@ -67,8 +67,7 @@ def read_launch(environ: Mapping[str, str]) -> Launch:
     _refuse_lost_ranks(environ)
     world_size = int(environ.get("WORLD_SIZE", "1"))
     visible = environ.get("CUDA_VISIBLE_DEVICES")
-    hidden = visible is not None and (not visible or visible.startswith("-1"))
-    use_cpu = hidden or _flag(environ, "ACCELERATE_USE_CPU")
+    use_cpu = asks_for_cpu(environ)
     engine = _engine(environ)
     several = world_size > 1 or engine != "ddp"
     return Launch(
@@ -83,6 +82,13 @@ def read_launch(environ: Mapping[str, str]) -> Launch:
         restarts=int(environ.get(RESTARTS, environ.get("TORCHELASTIC_RESTART_COUNT", "0"))),
         job=environ.get(JOB, ""),
     )
+
+
+def asks_for_cpu(environ: Mapping[str, str]) -> bool:
+    """Whether a GPU is not to be used even where there is one."""
+    visible = environ.get("CUDA_VISIBLE_DEVICES")
+    hidden = visible is not None and (not visible or visible.startswith("-1"))
+    return hidden or _flag(environ, "ACCELERATE_USE_CPU")
 
 
 def check_device(launch: Launch, gpus: int) -> None:
