@@ -5,6 +5,7 @@ without padding (generation, a model that is not served) everything is torch's o
 """
 
 from collections.abc import Callable, Iterator
+from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from transformers.masking_utils import (
 )
 
 from peftune.model.devices import device_kind
-from peftune.model.documents import FIRST_TOKENS, Reading, current_reading
+from peftune.model.documents import FIRST_TOKENS, Documents, Reading, current_reading
 from peftune.model.first_tokens import every_token
 from peftune.model.frozen_products import product_dtype
 from peftune.model.short_attention import attend_short
@@ -173,17 +174,19 @@ def in_buckets(
     scaling: float | None,
 ) -> torch.Tensor:
     """Short rows side by side, and each of the others by a kernel: (1, tokens, heads, size)."""
-    rows = [*rows_of(reading, query, key, value)]
-    if len(buckets.rows) == len(rows):
-        return attend_short(buckets, query, key, value, bias, causal, scaling)
-    q, k, v = (torch.cat([rows[i][part] for i in buckets.rows], dim=2) for part in range(3))
-    short = attend_short(buckets, q, k, v, bias, causal, scaling)
-    lengths = [rows[i][0].shape[2] for i in buckets.rows]
-    made = dict(zip(buckets.rows, short.split(lengths, dim=1), strict=True))
-    for i in {*range(len(rows))} - made.keys():
-        own, seen, values = rows[i]
-        made[i] = of_one_row(own, seen, values, bias, causal, 0.0, scaling).transpose(1, 2)
-    return torch.cat([made[i] for i in range(len(rows))], dim=1)
+    made = attend_short(buckets, query, key, value, bias, causal, scaling)
+    assert reading.own is not None
+    places = [*zip(slices(reading.own), slices(reading.seen), strict=True)]
+    for row in buckets.others:
+        own, seen = places[row]
+        q, k, v = query[:, :, own], key[:, :, seen], value[:, :, seen]
+        made[:, own] = of_one_row(q, k, v, bias, causal, 0.0, scaling).transpose(1, 2)
+    return made
+
+
+def slices(documents: Documents) -> list[slice]:
+    """Where the tokens of each row stand."""
+    return [slice(*ends) for ends in pairwise([0, *accumulate(documents.lengths)])]
 
 
 def rows_of(

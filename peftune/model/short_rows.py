@@ -32,22 +32,29 @@ class Side:
     there: torch.Tensor
     """The token's head at each place, int32 (places,); at padding that of the first token."""
     back: torch.Tensor
-    """The place of each token's heads, int32 (tokens · heads,)."""
+    """The place of each token's heads, int32 (tokens of these rows · heads,)."""
     padding: torch.Tensor
     """The places of padding, int64."""
     valid: tuple[torch.Tensor, ...]
     """Where tokens stand, bool (rows, width) of each bucket."""
+    tokens: torch.Tensor | None
+    """Which tokens these are, int64, where others stand between them."""
+    all_tokens: int
+    """How many there are with those."""
 
     def gather(self, x: torch.Tensor) -> torch.Tensor:
         """(tokens, own heads, size) as (places, size): keys that several heads share are repeated."""
         return x.reshape(-1, x.shape[-1]).index_select(0, self.there)
 
     def restore(self, placed: torch.Tensor, own_heads: int) -> torch.Tensor:
-        """The opposite; what came of repeated keys is summed."""
+        """The opposite, with zeros for tokens of other rows; what came of repeated keys is summed."""
         moved = placed.index_select(0, self.back)
         heads = self.shapes[0][1]
         apart = moved.view(-1, own_heads, heads // own_heads, placed.shape[-1])
-        return apart[:, :, 0] if own_heads == heads else apart.sum(dim=2)
+        own = apart[:, :, 0] if own_heads == heads else apart.sum(dim=2)
+        if self.tokens is None:
+            return own
+        return own.new_zeros(self.all_tokens, *own.shape[1:]).index_copy_(0, self.tokens, own)
 
     def split(self, placed: torch.Tensor) -> list[torch.Tensor]:
         """(places, size) as (rows · heads, width, size) of each bucket."""
@@ -64,8 +71,8 @@ class Buckets:
 
     own: Side
     seen: Side
-    rows: tuple[int, ...]
-    """Which rows these are; a row that is longer needs more memory here than in a kernel."""
+    others: tuple[int, ...]
+    """Which rows are in none: a longer one needs more memory here than in a kernel."""
     masked: tuple[tuple[Any, ...], list[torch.Tensor | None]] | None = field(
         default=None, init=False
     )
@@ -112,20 +119,22 @@ def _added(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
 
 def buckets_of(own: Documents, seen: Documents, heads: int, key_heads: int) -> Buckets | None:
     """The rows in buckets, where that at least halves the number of calls."""
-    together = defaultdict(list)
-    pairs = [*zip(own.lengths, seen.lengths, strict=True)]
-    short = [row for row, pair in enumerate(pairs) if max(pair) <= WIDTHS[-1]]
-    for place, row in enumerate(short):
-        together[tuple(int(np.searchsorted(WIDTHS, length)) for length in pairs[row])].append(place)
-    if not short or 2 * len(together) > len(short):
+    together, others = defaultdict(list), []
+    for row, pair in enumerate(zip(own.lengths, seen.lengths, strict=True)):
+        if max(pair) > WIDTHS[-1]:
+            others.append(row)
+        else:
+            together[tuple(int(np.searchsorted(WIDTHS, length)) for length in pair)].append(row)
+    count = len(own.lengths) - len(others)
+    if not count or 2 * len(together) > count:
         return None
-    lengths = np.array([pairs[row] for row in short]).T
+    lengths = np.array([own.lengths, seen.lengths])
     rows = [part for one in together.values() for part in _bounded(one, lengths, heads)]
     device = own.places.device
     side = side_of(lengths[0], rows, heads, heads, device)
     same = seen is own and key_heads == heads
     other = side if same else side_of(lengths[1], rows, heads, key_heads, device)
-    return Buckets(side, other, tuple(short))
+    return Buckets(side, other, tuple(others))
 
 
 def _bounded(rows: list[int], lengths: Any, heads: int) -> Iterator[list[int]]:
@@ -137,12 +146,12 @@ def _bounded(rows: list[int], lengths: Any, heads: int) -> Iterator[list[int]]:
 def side_of(
     lengths: Any, buckets: list[list[int]], heads: int, own_heads: int, device: torch.device
 ) -> Side:
-    """The places of all tokens of rows of these lengths, bucket by bucket and row by row; each of
-    `own_heads` serves as many of the `heads`."""
+    """The places of the tokens of rows in buckets, bucket by bucket and row by row, where all rows have
+    these lengths; each of `own_heads` serves as many of the `heads`."""
     starts = np.cumsum(lengths) - lengths
     head = np.arange(heads) // (heads // own_heads)
     there, padding, valid, first = [], [], [], 0
-    back = np.empty((lengths.sum(), heads), dtype=np.int32)
+    back = np.full((lengths.sum(), heads), -1, dtype=np.int32)
     for rows in buckets:
         steps = np.arange(lengths[rows].max())
         taken = steps < lengths[rows, None]
@@ -157,10 +166,13 @@ def side_of(
     def moved(array: Any) -> torch.Tensor:
         return torch.from_numpy(array).to(device)
 
+    present = back[:, 0] >= 0
     return Side(
         shapes=tuple((len(taken), heads, taken.shape[1]) for taken in valid),
         there=moved(np.concatenate(there, dtype=np.int32)),
-        back=moved(back.ravel()),
+        back=moved(back[present].ravel()),
         padding=moved(np.concatenate(padding)),
         valid=tuple(map(moved, valid)),
+        tokens=None if present.all() else moved(present.nonzero()[0]),
+        all_tokens=len(present),
     )

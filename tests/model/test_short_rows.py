@@ -58,7 +58,7 @@ def test_scores_and_gradients(
     own, other = documents(LENGTHS), documents(seen)
     found = buckets_of(own, own if seen is LENGTHS else other, HEADS, key_heads)
     assert found is not None and len(found.own.shapes) < len(LENGTHS) / 2
-    assert found.rows == tuple(row for row in range(len(LENGTHS)) if LENGTHS[row] != 150)
+    assert found.others == tuple(row for row, length in enumerate(LENGTHS) if length == 150)
     inputs = drawn(own, other, key_heads)
     reading = Reading((other, own), stack=1, states=torch.zeros(()))
     one_by_one = row_by_row(reading, *inputs, bias, causal, 0.0, 0.5)
