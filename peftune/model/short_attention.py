@@ -29,7 +29,7 @@ def attend_short(
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     masks = buckets.masks(bias, causal, _wide(query))
     made: torch.Tensor = _ShortRows.apply(query, key, value, masks, buckets, scaling)
-    return made
+    return made[None]
 
 
 class _Bucket(NamedTuple):
@@ -73,13 +73,13 @@ class _ShortRows(torch.autograd.Function):
                 torch.bmm(bucket.weights(), bucket.value, out=bucket.made)
         ctx.save_for_backward(q, k, v)
         ctx.rest = masks, buckets, scaling, query.dtype, query.shape[1], key.shape[1]
-        return own.restore(made, query.shape[1]).to(query.dtype)[None]
+        return own.restore(made, query.shape[1]).to(query.dtype)
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         q, k, v = ctx.saved_tensors
         masks, buckets, scaling, dtype, heads, key_heads = ctx.rest
-        slope = buckets.own.gather(grad[0]).to(q.dtype).index_fill_(0, buckets.own.padding, 0.0)
+        slope = buckets.own.gather(grad).to(q.dtype).index_fill_(0, buckets.own.padding, 0.0)
         grads = [torch.empty_like(one) for one in (q, k, v)]
         with without_autocast(q):
             _differentiate(
