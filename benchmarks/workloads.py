@@ -172,6 +172,8 @@ def recipe(workload: Workload, folder: Path, steps: int, options: dict[str, Any]
             "max_steps": steps,
             "learning_rate": 1.0e-4,
             "lr_scheduler_type": "constant",
+            # What transformers trains with unless told otherwise.
+            "optim": "adamw_torch_fused",
         },
         "export": {"merge": False, "verify": False},
     }
