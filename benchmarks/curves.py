@@ -58,7 +58,12 @@ def main() -> None:
     parser.add_argument("--toy", action="store_true")
     arguments = parser.parse_args()
     if arguments.point:
-        print(json.dumps(measured(json.loads(arguments.point))))
+        point = json.loads(arguments.point)
+        if point["allocator"]:
+            from peftune.allocator import start_with_settings
+
+            start_with_settings()
+        print(json.dumps(measured(point)))
         return
     found = []
     for sweep, point in points(arguments.only, arguments.toy):
@@ -81,11 +86,8 @@ def measured(point: dict[str, Any]) -> dict[str, Any]:
     import torch
     from steps import by_peftune
 
-    from peftune.allocator import keep_freed_memory
     from peftune.data.rows import RowTuple
 
-    if point["allocator"]:
-        keep_freed_memory()
     tokens = 256 if point.get("toy") else max(TOKENS, point["length"])
     batch = point["rows"] or max(1, tokens // point["length"])
     rows = RowTuple(made_rows(point, batch * (WARMUP + STEPS)))

@@ -16,8 +16,8 @@ _TUNABLES = "GLIBC_TUNABLES"
 _AT_START = ":".join(
     f"glibc.malloc.{name}={value}" for name, value in {**_KEEPING, **_WITHOUT_SMALL_LISTS}.items()
 )
-_LARGE_PAGES = "THP_MEM_ALLOC_ENABLE", "1"
-"""torch puts blocks from 2 MB on at whole pages and asks Linux for large ones."""
+_LARGE_PAGES = "THP_MEM_ALLOC_ENABLE"
+"""With it torch puts blocks from 2 MB on at whole pages and asks Linux for large ones."""
 _PRODUCTS = "ONEDNN_PRIMITIVE_CACHE_CAPACITY", "24"
 """oneDNN compiles code for every new shape of a product in bfloat16 and keeps 1,024 of them; few of the
 shapes of a step come again."""
@@ -31,8 +31,11 @@ def start_with_settings() -> None:
     requests, which it can be told not to do only as a process starts, they do not join the block again
     when it is freed, and it is too small for the next one of its size.
     """
-    os.environ.setdefault(*_LARGE_PAGES)
-    if _TUNABLES not in os.environ and _may_set():
+    if _LARGE_PAGES in os.environ:
+        # It has started again, also where a privileged program has lost the tunables on the way.
+        return
+    os.environ[_LARGE_PAGES] = "1"
+    if _may_set():
         os.environ[_TUNABLES] = _AT_START
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
