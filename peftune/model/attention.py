@@ -5,7 +5,6 @@ without padding (generation, a model that is not served) everything is torch's o
 """
 
 from collections.abc import Callable, Iterator
-from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
@@ -20,7 +19,7 @@ from transformers.masking_utils import (
 )
 
 from peftune.model.devices import device_kind
-from peftune.model.documents import FIRST_TOKENS, Documents, Reading, current_reading
+from peftune.model.documents import FIRST_TOKENS, Reading, current_reading
 from peftune.model.first_tokens import every_token
 from peftune.model.frozen_products import product_dtype
 from peftune.model.short_attention import attend_short
@@ -175,18 +174,14 @@ def in_buckets(
 ) -> torch.Tensor:
     """Short rows side by side, and each of the others by a kernel: (1, tokens, heads, size)."""
     made = attend_short(buckets, query, key, value, bias, causal, scaling)
+    if not buckets.others:
+        return made
     assert reading.own is not None
-    places = [*zip(slices(reading.own), slices(reading.seen), strict=True)]
+    parts = [*made.split(reading.own.lengths, dim=1)]
+    rows = [*rows_of(reading, query, key, value)]
     for row in buckets.others:
-        own, seen = places[row]
-        q, k, v = query[:, :, own], key[:, :, seen], value[:, :, seen]
-        made[:, own] = of_one_row(q, k, v, bias, causal, 0.0, scaling).transpose(1, 2)
-    return made
-
-
-def slices(documents: Documents) -> list[slice]:
-    """Where the tokens of each row stand."""
-    return [slice(*ends) for ends in pairwise([0, *accumulate(documents.lengths)])]
+        parts[row] = of_one_row(*rows[row], bias, causal, 0.0, scaling).transpose(1, 2)
+    return torch.cat(parts, dim=1)
 
 
 def rows_of(
