@@ -12,12 +12,18 @@ from pathlib import Path
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from peftune.allocator import start_with_settings  # noqa: E402
-from peftune.cli import report_errors, selftest_recipe, train_recipe  # noqa: E402
 from peftune.engines.launch import asks_for_cpu  # noqa: E402
 
-FLAGS = ("--debug", "--selftest")
 GPUS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
 """Where the drivers of GPUs are reached, CUDA's, ROCm's and those of a Windows host."""
+
+if __name__ == "__main__" and (asks_for_cpu(os.environ) or not any(map(os.path.exists, GPUS))):
+    # Before anything is imported that would have to be imported again.
+    start_with_settings()
+
+from peftune.cli import report_errors, selftest_recipe, train_recipe  # noqa: E402
+
+FLAGS = ("--debug", "--selftest")
 
 
 def main() -> int:
@@ -32,6 +38,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    if asks_for_cpu(os.environ) or not any(map(os.path.exists, GPUS)):
-        start_with_settings()
     sys.exit(main())

@@ -53,16 +53,19 @@ def product_dtype(tensor: torch.Tensor) -> torch.dtype:
 def product(
     x_TK: torch.Tensor, weight_NK: torch.Tensor, bias_N: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """x·Wᵀ + b, (T, N), in the format that they all have.
+    """x·Wᵀ + b, (T, N), in the format in which W is multiplied.
 
-    oneDNN compiles code for every new number of rows of a bfloat16 product, which takes as long as ten
-    products, and every step has a number of tokens of its own: empty rows make it one of a few.
+    oneDNN compiles code for every new number of rows of a bfloat16 product, which takes many times as
+    long as the product, and every step has a number of tokens of its own; empty rows make it one of few.
     """
-    rows = common_rows(len(x_TK)) if is_narrow(x_TK) else len(x_TK)
-    if rows == len(x_TK):
-        return functional.linear(x_TK, weight_NK, bias_N)
-    filled = functional.pad(x_TK, (0, 0, 0, rows - len(x_TK)))
-    return functional.linear(filled, weight_NK, bias_N)[: len(x_TK)]
+    dtype = product_dtype(weight_NK)
+    read_TK, weight_NK = x_TK.to(dtype), weight_NK.to(dtype)
+    bias_N = None if bias_N is None else bias_N.to(dtype)
+    tokens = len(x_TK)
+    rows = common_rows(tokens) if is_narrow(read_TK) else tokens
+    if rows > tokens:
+        read_TK = functional.pad(read_TK, (0, 0, 0, rows - tokens))
+    return functional.linear(read_TK, weight_NK, bias_N)[:tokens]
 
 
 def common_rows(tokens: int) -> int:
@@ -96,14 +99,11 @@ class _FrozenLinear(torch.autograd.Function):
         ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
     ) -> torch.Tensor:
         ctx.save_for_backward(weight)
-        dtype = product_dtype(weight)
-        own_bias = None if bias is None else bias.to(dtype)
-        made = product(x.flatten(0, -2).to(dtype), weight.to(dtype), own_bias)
+        made = product(x.flatten(0, -2), weight, bias)
         return made.to(x.dtype).unflatten(0, x.shape[:-1])
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         (weight,) = ctx.saved_tensors
-        dtype = product_dtype(weight)
-        made = product(grad.flatten(0, -2).to(dtype), weight.to(dtype).T)
+        made = product(grad.flatten(0, -2), weight.T)
         return made.to(grad.dtype).unflatten(0, grad.shape[:-1]), None, None

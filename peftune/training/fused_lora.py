@@ -14,7 +14,7 @@ from peft.tuners.lora import LoraLayer
 from torch.nn import functional
 
 from peftune.model.devices import autocast_dtype, device_kind
-from peftune.model.frozen_products import product, product_dtype
+from peftune.model.frozen_products import product
 from peftune.model.remembering import remembered
 from peftune.quantization import LAYERS, training_weight
 from peftune.training.cheap_inputs import Again, origin_of, remember_origins
@@ -118,10 +118,9 @@ class _AdaptedLinear(torch.autograd.Function):
         base: Any = facts.base
 
         def compute() -> tuple[torch.Tensor, torch.Tensor]:
-            x_TK, weight_NK = x.flatten(0, -2), dense_weight(base, x.dtype)
+            x_TK = x.flatten(0, -2)
             inner_TR = functional.linear(facts.dropped(_as(x_TK, low_RK), kept), low_RK)
-            bias_N = None if base.bias is None else _as(base.bias, weight_NK)
-            made_TN = product(_as(x_TK, weight_NK), weight_NK, bias_N)
+            made_TN = product(x_TK, dense_weight(base, x.dtype), base.bias)
             sum_TN = _as(made_TN, high_NR).addmm_(inner_TR, high_NR.T, alpha=facts.scaling)
             return _as(sum_TN, x).unflatten(0, x.shape[:-1]), inner_TR
 
@@ -138,7 +137,7 @@ class _AdaptedLinear(torch.autograd.Function):
             return None, None, grad_low, grad_high, None, None
         _, _, low_RK, _, kept = saved
         weight_NK = dense_weight(facts.base, x.dtype)
-        grad_TK = _as(product(_as(grad_TN, weight_NK), weight_NK.T), low_RK)
+        grad_TK = _as(product(grad_TN, weight_NK.T), low_RK)
         if kept is None:
             grad_TK = grad_TK.addmm_(grad_TR, low_RK)
         else:
@@ -202,9 +201,8 @@ def has_dense_weight(base: torch.nn.Module, device: str) -> bool:
 
 
 def dense_weight(base: Any, dtype: torch.dtype) -> torch.Tensor:
-    """What inputs of `dtype` are multiplied with, (N, K), in the format of the products."""
-    weight = base.weight if type(base) is torch.nn.Linear else training_weight(base, dtype)
-    return weight.to(product_dtype(weight))
+    """What inputs of `dtype` are multiplied with, (N, K)."""
+    return base.weight if type(base) is torch.nn.Linear else training_weight(base, dtype)
 
 
 def _as(tensor: torch.Tensor, like: torch.Tensor) -> torch.Tensor:

@@ -135,11 +135,10 @@ class _LinearCrossEntropy(torch.autograd.Function):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         total = torch.zeros((), dtype=torch.float64, device=hidden_ND.device)
         dtype, wide_VD = weight_VD.dtype, weight_VD.to(product_dtype(weight_VD))
-        wide_V = None if bias_V is None else bias_V.to(wide_VD.dtype)
         gradients = []
         rows = fewer_common_rows(max(1, CHUNK // len(weight_VD)))
         for hidden, labels in zip(hidden_ND.split(rows), labels_N.split(rows), strict=True):
-            logits = product(hidden.to(wide_VD.dtype), wide_VD, wide_V).to(dtype)
+            logits = product(hidden, wide_VD, bias_V).to(dtype)
             log_p = logits.log_softmax(-1, dtype=torch.float32)
             total += smoothed_nll(log_p, labels, label_smoothing)
             if ctx.needs_input_grad[0]:
@@ -176,5 +175,5 @@ def _hidden_gradient(
     slope: torch.Tensor, logits: torch.Tensor, weight: torch.Tensor, hidden: torch.Tensor
 ) -> torch.Tensor:
     if logits.dtype != torch.float16:
-        return product(slope.to(logits.dtype).to(weight.dtype), weight.T).to(hidden.dtype)
+        return product(slope.to(logits.dtype), weight.T).to(hidden.dtype)
     return ((slope * FP16_SCALE).to(weight.dtype) @ weight).float() / FP16_SCALE
