@@ -5,6 +5,7 @@ what it ends with.
 """
 
 import os
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -40,13 +41,18 @@ def preloaded() -> Any:
     return context
 
 
-def live(recipe: str, overrides: Sequence[str], log: str, names: dict[str, str]) -> None:
+def live(
+    recipe: str, overrides: Sequence[str], log: str, names: dict[str, str], halts_at: str
+) -> None:
     """One rank, in a process of its own."""
     import torch
 
+    from peftune import pipeline
     from peftune.cli import report_errors, train_recipe
 
     torch.set_num_threads(1)
+    if halts_at:
+        setattr(pipeline, halts_at, lambda *_: signal.pause())
     os.environ.update(names)
     with open(log, "a", encoding="utf-8") as file:
         os.dup2(file.fileno(), 1)
@@ -102,8 +108,12 @@ def start(
     overrides: Sequence[str] = (),
     world_size: int = 1,
     variables: Mapping[str, str] = MappingProxyType({}),
+    halts_at: str = "",
 ) -> Started:
-    """Start a run on CPU ranks, with a cache of its own and what a launcher says in `variables`."""
+    """Start a run on CPU ranks, with a cache of its own and what a launcher says in `variables`.
+
+    Instead of calling the function `halts_at` of the pipeline it waits for a signal.
+    """
     started = Started(run, [], 0)
     started.before, port, ranks = len(started.said), str(free_port()), started.ranks
     names = {"CUDA_VISIBLE_DEVICES": "-1", "PEFTUNE_CACHE": f"{run}.cache", **variables}
@@ -111,7 +121,8 @@ def start(
         if world_size > 1:
             names |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world_size)}
             names |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        arguments = (str(recipe), (f"output_dir={run}", *overrides), str(log_of(run)), dict(names))
+        log, named = str(log_of(run)), (f"output_dir={run}", *overrides)
+        arguments = (str(recipe), named, log, dict(names), halts_at)
         ranks.append(preloaded().Process(target=live, args=arguments, daemon=True))
         ranks[-1].start()
     return started

@@ -84,7 +84,7 @@ def test_a_second_signal_ends_at_once(recipe: Path, tmp_path: Path) -> None:
 
 
 def test_before_training_it_ends_with_the_same_code(recipe: Path, tmp_path: Path) -> None:
-    started = start(recipe, tmp_path / "run")
+    started = start(recipe, tmp_path / "run", halts_at="rehearse")
     started.wait_for("recipe.yaml")
     os.kill(started.pid(0), signal.SIGUSR1)
     assert started.ended() == [75]
