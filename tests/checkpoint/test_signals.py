@@ -4,6 +4,8 @@ import json
 import os
 import re
 import signal
+import threading
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import pytest
 from peftune.errors import Interrupted
 from peftune.signals import Signals
 from tests.checkpoint.killing import differing
-from tests.checkpoint.processes import Started, start
+from tests.checkpoint.processes import Started, preloaded, start
 from tests.conftest import write_recipe
 
 SIGNALS = ["SIGTERM", "SIGUSR1", "SIGINT"]
@@ -70,17 +72,27 @@ def test_two_ranks_whichever_is_asked(victim: int, recipe: Path, tmp_path: Path)
     assert differing(run, tmp_path / "whole") == []
 
 
-def test_a_second_signal_ends_at_once(recipe: Path, tmp_path: Path) -> None:
+def long_step(heard: Connection) -> None:
+    """A step that is long, and goes on after the signal that asks it to stop."""
+    step = threading.Event()
+    with Signals() as signals, signals.waiting():
+        heard.send("in the step")
+        while signals.received is None:
+            step.wait(0.01)
+        heard.send("asked")
+        step.wait()
+
+
+def test_a_second_signal_ends_at_once() -> None:
     """While a step is long: the second one does not wait for its end."""
-    slow = ["train.gradient_accumulation_steps=100000", "train.global_batch_size=null"]
-    started = start(recipe, tmp_path / "run", [*slow, "train.eval_steps=null"])
-    started.wait_for("selftest.json")
-    started.ranks[0].join(0.3)
-    os.kill(started.pid(0), signal.SIGTERM)
-    started.ranks[0].join(0.3)
-    assert started.ranks[0].exitcode is None
-    os.kill(started.pid(0), signal.SIGTERM)
-    assert started.ended() == [-signal.SIGTERM]
+    told, heard = preloaded().Pipe(duplex=False)
+    process = preloaded().Process(target=long_step, args=(heard,), daemon=True)
+    process.start()
+    for state in ("in the step", "asked"):
+        assert told.recv() == state
+        os.kill(process.pid, signal.SIGTERM)
+    process.join(60)
+    assert process.exitcode == -signal.SIGTERM
 
 
 def test_before_training_it_ends_with_the_same_code(recipe: Path, tmp_path: Path) -> None:
