@@ -50,9 +50,25 @@ class _Bucket(NamedTuple):
             scores.unflatten(0, self.shape[:2]).add_(self.mask)
         return torch.softmax(scores, dim=-1)
 
+    def attend(self) -> torch.Tensor | None:
+        """Fill `made`; the weights, where those are less than queries, keys and values."""
+        weights = self.weights()
+        torch.bmm(weights, self.value, out=self.made)
+        read = self.query.numel() + self.key.numel() + self.value.numel()
+        return weights if weights.numel() <= read else None
+
+    def differentiate(self, learnt: "_Bucket", weights: torch.Tensor) -> None:
+        """Fill the places of `learnt` with gradients; `made` is those by what came of the queries."""
+        torch.bmm(weights.mT, self.made, out=learnt.value)
+        by_weights = torch.bmm(self.made, self.value.mT)
+        by_scores = torch._softmax_backward_data(by_weights, weights, -1, weights.dtype)
+        torch.bmm(by_scores, self.key, out=learnt.query)
+        torch.bmm(by_scores.mT, self.query, out=learnt.key)
+
 
 class _ShortRows(torch.autograd.Function):
-    """softmax(scaling · Q·Kᵀ + mask)·V; the softmax is computed again for the backward pass."""
+    """softmax(scaling · Q·Kᵀ + mask)·V; the softmax is kept for the backward pass where that is less to
+    keep than Q, K and V are, and computed again where it is more."""
 
     @staticmethod
     def forward(
@@ -69,37 +85,25 @@ class _ShortRows(torch.autograd.Function):
         k, v = (seen.gather(_by_token(one)).to(dtype) for one in (key, value))
         made = q.new_empty(len(q), v.shape[-1])
         with without_autocast(q):
-            for bucket in _each(buckets, masks, q, k, v, made):
-                torch.bmm(bucket.weights(), bucket.value, out=bucket.made)
-        ctx.save_for_backward(q, k, v)
+            kept = [bucket.attend() for bucket in _each(buckets, masks, q, k, v, made)]
+        ctx.save_for_backward(q, k, v, *kept)
         ctx.rest = masks, buckets, scaling, query.dtype, query.shape[1], key.shape[1]
         return own.restore(made, query.shape[1]).to(query.dtype)
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        q, k, v = ctx.saved_tensors
+        q, k, v, *kept = ctx.saved_tensors
         masks, buckets, scaling, dtype, heads, key_heads = ctx.rest
         slope = buckets.own.gather(grad).to(q.dtype).index_fill_(0, buckets.own.padding, 0.0)
         grads = [torch.empty_like(one) for one in (q, k, v)]
         with without_autocast(q):
-            _differentiate(
-                _each(buckets, masks, q, k, v, slope), _each(buckets, masks, *grads, slope)
-            )
+            given, found = (_each(buckets, masks, *one, slope) for one in ((q, k, v), grads))
+            for one, learnt, weights in zip(given, found, kept, strict=True):
+                one.differentiate(learnt, one.weights() if weights is None else weights)
         grads[0].mul_(scaling)
         sides = ((buckets.own, heads), (buckets.seen, key_heads), (buckets.seen, key_heads))
         by_token = [side.restore(one, n) for one, (side, n) in zip(grads, sides, strict=True)]
         return *(one.to(dtype).transpose(0, 1)[None] for one in by_token), None, None, None
-
-
-def _differentiate(buckets: Iterator[_Bucket], learnt: Iterator[_Bucket]) -> None:
-    """Fill the places of `learnt` with gradients; `made` is those by what came of the queries."""
-    for given, found in zip(buckets, learnt, strict=True):
-        weights = given.weights()
-        torch.bmm(weights.mT, given.made, out=found.value)
-        by_weights = torch.bmm(given.made, given.value.mT).mul_(weights)
-        by_scores = by_weights.addcmul_(weights, by_weights.sum(-1, keepdim=True), value=-1.0)
-        torch.bmm(by_scores, given.key, out=found.query)
-        torch.bmm(by_scores.mT, given.query, out=found.key)
 
 
 def _each(
