@@ -11,6 +11,7 @@ from peftune import cluster_cli
 from peftune.compatibility import RUN_MARK, check_claims, check_recipe
 from peftune.engines.launch import Launch, read_launch
 from peftune.errors import PeftuneError
+from peftune.imports import leave_out_scipy
 from peftune.recipe import Recipe, json_schema, load_recipe
 from peftune.resolved import resolved_yaml
 from peftune.verbs import Debug, Overrides, RecipePath, RunFolder, exit_after
@@ -26,6 +27,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 def train_recipe(path: str, overrides: list[str]) -> None:
     """Load, check and run a recipe under whatever launcher started this process."""
     recipe, launch = checked(path, overrides)
+    leave_out_scipy()
     from peftune.pipeline import run
 
     run(recipe, launch)
@@ -34,6 +36,7 @@ def train_recipe(path: str, overrides: list[str]) -> None:
 def selftest_recipe(path: str, overrides: list[str]) -> None:
     """Load and check a recipe, and try it out under whatever launcher started this process."""
     recipe, launch = checked(path, overrides)
+    leave_out_scipy()
     from peftune import pipeline
 
     pipeline.selftest_recipe(recipe, launch)

@@ -62,6 +62,7 @@ LEVELS = {
     "signals": 1,
     "errors": -1,
     "allocator": -1,
+    "imports": -1,
     "section": 0,
     "verbs": 0,
     "records": 0,
