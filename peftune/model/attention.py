@@ -180,7 +180,9 @@ def in_buckets(
     parts = [*made.split(reading.own.lengths, dim=1)]
     rows = [*rows_of(reading, query, key, value)]
     for row in buckets.others:
-        parts[row] = of_one_row(*rows[row], bias, causal, 0.0, scaling).transpose(1, 2)
+        # Copies, or what the kernel keeps of this row would hold those of all rows.
+        q, k, v = (one.clone() for one in rows[row])
+        parts[row] = of_one_row(q, k, v, bias, causal, 0.0, scaling).transpose(1, 2)
     return torch.cat(parts, dim=1)
 
 
