@@ -22,6 +22,15 @@ ROUNDING = 1.5
 """How much more than plain code a shortcut may round, where that rounds more than the contract allows."""
 PADDED = {"microsoft/deberta-v3-base"}
 """Whose attention is code of its own."""
+CENTRED = PADDED | {
+    "facebook/bart-base",
+    "facebook/nllb-200-distilled-600M",
+    "google-bert/bert-base-uncased",
+    "FacebookAI/roberta-base",
+    "FacebookAI/xlm-roberta-base",
+    "answerdotai/ModernBERT-base",
+}
+"""Whose norms take the mean away first."""
 
 
 def objective_of(model: str) -> ObjectiveName:
@@ -83,6 +92,14 @@ def test_shortcuts_change_no_number(model: str, toys: Toys) -> None:
 def test_padding_is_left_out_wherever_the_code_allows_it(model: str, toys: Toys) -> None:
     adapted = adapted_model(case_of(model, toys(model)))
     assert is_unpadded(adapted.get_base_model()) == (model not in PADDED)
+
+
+@pytest.mark.parametrize("model", TOYS)
+def test_every_norm_of_root_mean_squares_is_one_function(model: str, toys: Toys) -> None:
+    modules = [*adapted_model(case_of(model, toys(model))).modules()]
+    norms = [one for one in modules if type(one).__name__.endswith(("RMSNorm", "T5LayerNorm"))]
+    assert bool(norms) == (model not in CENTRED)
+    assert all("forward" in vars(norm) for norm in norms)
 
 
 @pytest.mark.parametrize("model", ["Qwen/Qwen3-4B", "google/gemma-3-1b-pt", "google/mt5-base"])
