@@ -22,6 +22,7 @@ from peftune.model.devices import device_kind
 from peftune.model.documents import FIRST_TOKENS, Reading, current_reading
 from peftune.model.first_tokens import every_token
 from peftune.model.frozen_products import product_dtype
+from peftune.model.row_bias import RowBias
 from peftune.model.short_attention import attend_short
 from peftune.model.short_rows import WIDTHS, Buckets, buckets_of
 
@@ -89,29 +90,19 @@ def attend(
     if reading.stack == FIRST_TOKENS:
         key, value = (every_token(reading, *one) for one in (("k", key), ("v", value)))
     causal = bool(vars(module).get("is_causal", True) if is_causal is None else is_causal)
-    bias = _bias(attention_mask, position_bias, causal)
+    row_bias = bias_now(reading)
+    bias = row_bias.read(attention_mask, position_bias, causal)
     if bias is None and not dropout and has_kernel(query, value):
         return all_rows_at_once(reading, query, key, value, causal, scaling), None
     alone = causal and bias is None
     learns = dropout or (bias is not None and bias.requires_grad)
     buckets = None if learns else buckets_now(reading, query.shape[1], key.shape[1])
     if buckets is not None:
-        return in_buckets(buckets, reading, query, key, value, bias, alone, scaling), None
+        return in_buckets(buckets, reading, query, key, value, row_bias, alone, scaling), None
     dtype = kernel_dtype(query, max(reading.documents[reading.stack].lengths))
     q, k, v = (one.to(dtype) for one in (query, key, value))
-    rows = row_by_row(reading, q, k, v, bias, alone, dropout, scaling)
+    rows = row_by_row(reading, q, k, v, row_bias, alone, dropout, scaling)
     return torch.cat([row.transpose(1, 2) for row in rows], dim=1).to(query.dtype), None
-
-
-def _bias(
-    mask: torch.Tensor | None, position_bias: torch.Tensor | None, causal: bool
-) -> torch.Tensor | None:
-    """What is added to the scores, or where they count, for the widest row."""
-    if position_bias is None or position_bias.numel() == 1:
-        return mask
-    if mask is None and causal:
-        mask = torch.ones_like(position_bias[0, 0], dtype=torch.bool).tril()
-    return position_bias if mask is None else position_bias.masked_fill(~mask, -torch.inf)
 
 
 def has_kernel(query: torch.Tensor, value: torch.Tensor) -> bool:
@@ -162,18 +153,24 @@ def buckets_now(reading: Reading, heads: int, key_heads: int) -> Buckets | None:
     return reading.buckets[key]
 
 
+def bias_now(reading: Reading) -> RowBias:
+    """What is added to scores; layers of the same kind are given the same."""
+    key = id(reading.own), id(reading.seen)
+    return reading.biases.setdefault(key, RowBias())
+
+
 def in_buckets(
     buckets: Buckets,
     reading: Reading,
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    bias: torch.Tensor | None,
+    bias: RowBias,
     causal: bool,
     scaling: float | None,
 ) -> torch.Tensor:
     """Short rows side by side, and each of the others by a kernel: (1, tokens, heads, size)."""
-    made = attend_short(buckets, query, key, value, bias, causal, scaling)
+    made = attend_short(buckets, query, key, value, bias.whole, causal, scaling)
     if not buckets.others:
         return made
     assert reading.own is not None
@@ -201,7 +198,7 @@ def row_by_row(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    bias: torch.Tensor | None,
+    bias: RowBias,
     causal: bool,
     dropout: float,
     scaling: float | None,
@@ -219,13 +216,13 @@ def of_one_row(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    bias: torch.Tensor | None,
+    bias: RowBias,
     causal: bool,
     dropout: float,
     scaling: float | None,
 ) -> torch.Tensor:
-    """What a row attends to, (1, heads, its tokens, size); `bias` is that of the widest row."""
-    mask = None if bias is None else bias[..., : query.shape[2], : key.shape[2]]
+    """What a row attends to, (1, heads, its tokens, size)."""
+    mask = bias.part(query.shape[2], key.shape[2])
     return attention(query, key, value, mask, causal, dropout, scaling)
 
 

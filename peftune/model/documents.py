@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch.nn import functional
 
+from peftune.model.row_bias import RowBias
+
 FIRST_TOKENS = 2
 """Which documents of a reading the first tokens of texts are, where a layer computes them alone."""
 
@@ -101,6 +103,8 @@ class Reading:
     buckets: dict[tuple[int, ...], Any] = field(default_factory=dict)
     """Short rows side by side, by the identity of the documents that look and are looked at, and by the
     number of heads of each."""
+    biases: dict[tuple[int, int], RowBias] = field(default_factory=dict)
+    """What is added to the scores, by the identity of the documents that look and are looked at."""
 
     @property
     def own(self) -> Documents | None:

@@ -104,7 +104,7 @@ def test_the_forward_pass_ends_where_words_are_scored(trees: dict[str, Tree], na
         with allocations(torch.device("cpu")) as found, pytest.raises(Reached):
             passes(training, largest_micro_batch(training))
         assert rehearsed.forward == pytest.approx(found.peak - found.start, rel=0.08)
-        assert rehearsed.forward < 0.9 * rehearsed.training.parts["activations"]
+        assert rehearsed.forward < 0.95 * rehearsed.training.parts["activations"]
 
     made(tree, use)
 

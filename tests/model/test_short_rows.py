@@ -5,6 +5,7 @@ import torch
 
 from peftune.model.attention import in_buckets, row_by_row
 from peftune.model.documents import Documents, Reading, documents_of
+from peftune.model.row_bias import RowBias
 from peftune.model.short_attention import attend_short
 from peftune.model.short_rows import WIDTHS, buckets_of
 
@@ -61,9 +62,9 @@ def test_scores_and_gradients(
     assert found.others == tuple(row for row, length in enumerate(LENGTHS) if length == 150)
     inputs = drawn(own, other, key_heads)
     reading = Reading((other, own), stack=1, states=torch.zeros(()))
-    one_by_one = row_by_row(reading, *inputs, bias, causal, 0.0, 0.5)
+    one_by_one = row_by_row(reading, *inputs, RowBias(whole=bias), causal, 0.0, 0.5)
     expected = torch.cat([row.transpose(1, 2) for row in one_by_one], dim=1)
-    together = in_buckets(found, reading, *inputs, bias, causal, 0.5)
+    together = in_buckets(found, reading, *inputs, RowBias(whole=bias), causal, 0.5)
     torch.testing.assert_close(together, expected, rtol=1e-12, atol=1e-12)
     slope = torch.randn_like(expected)
     for ours, alone in zip(
@@ -89,7 +90,8 @@ def test_a_bucket_holds_no_more_scores_than_a_cache(monkeypatch: pytest.MonkeyPa
     assert sum(rows for rows, _, _ in found.own.shapes) == len(SHORT)
     inputs, reading = drawn(own, own), Reading((own,), stack=0)
     alone = torch.cat(
-        [row.transpose(1, 2) for row in row_by_row(reading, *inputs, None, True, 0.0, None)], dim=1
+        [row.transpose(1, 2) for row in row_by_row(reading, *inputs, RowBias(), True, 0.0, None)],
+        dim=1,
     )
     together = attend_short(found, *inputs, None, True, None)
     torch.testing.assert_close(together, alone, rtol=1e-12, atol=1e-12)
