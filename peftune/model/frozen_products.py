@@ -64,7 +64,9 @@ def product(
     tokens = len(x_TK)
     rows = common_rows(tokens) if is_narrow(read_TK) else tokens
     if rows > tokens:
-        read_TK = functional.pad(read_TK, (0, 0, 0, rows - tokens))
+        padded = read_TK.new_empty(rows, read_TK.shape[1])
+        padded[:tokens], padded[tokens:] = read_TK, 0.0
+        read_TK = padded
     return functional.linear(read_TK, weight_NK, bias_N)[:tokens]
 
 
