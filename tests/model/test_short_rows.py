@@ -1,5 +1,7 @@
 """Short rows side by side attend as each of them would alone, gradients included."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 
@@ -73,6 +75,49 @@ def test_scores_and_gradients(
         strict=True,
     ):
         torch.testing.assert_close(ours, alone, rtol=1e-12, atol=1e-12)
+
+
+def kept_of(compute: Callable[[], torch.Tensor]) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """What is computed, and the tensors that are kept for its gradient."""
+    kept: list[torch.Tensor] = []
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        kept.append(tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        return compute(), kept
+
+
+@pytest.mark.parametrize(
+    ("lengths", "keeps"), [((7, 8, 8, 7, 17, 18, 17), 2), ((19, 20, 22, 21, 24), 0)]
+)
+def test_weights_are_kept_where_they_are_less_than_what_they_are_made_of(
+    lengths: tuple[int, ...], keeps: int
+) -> None:
+    """Of 6 numbers a head: as many queries, keys and values as weights come to 18 tokens."""
+    own = documents(lengths)
+    found, inputs, reading = buckets_of(own, own, HEADS, HEADS), drawn(own, own), Reading((own,), 0)
+    assert found is not None
+    made, kept = kept_of(lambda: attend_short(found, *inputs, None, False, None))
+    assert len(kept) == 3 + keeps
+    rows = row_by_row(reading, *inputs, RowBias(), False, 0.0, None)
+    slope = torch.randn_like(made)
+    for ours, alone in zip(
+        torch.autograd.grad(made, inputs, slope),
+        torch.autograd.grad(torch.cat([row.transpose(1, 2) for row in rows], 1), inputs, slope),
+        strict=True,
+    ):
+        torch.testing.assert_close(ours, alone, rtol=1e-12, atol=1e-12)
+
+
+def test_a_longer_row_keeps_its_own_part_alone() -> None:
+    own = documents(LENGTHS)
+    found, inputs, reading = buckets_of(own, own, HEADS, HEADS), drawn(own, own), Reading((own,), 0)
+    assert found is not None
+    _, kept = kept_of(lambda: in_buckets(found, reading, *inputs, RowBias(), False, None))
+    given = {tensor.untyped_storage().data_ptr() for tensor in inputs}
+    assert given.isdisjoint(tensor.untyped_storage().data_ptr() for tensor in kept)
 
 
 def test_rows_that_are_unlike_or_long_are_computed_alone() -> None:

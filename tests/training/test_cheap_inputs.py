@@ -23,6 +23,15 @@ def test_an_input_is_made_again(module: Module) -> None:
     assert again.made_by(module, source) is first
 
 
+def test_a_small_part_does_not_hold_the_whole() -> None:
+    rows = torch.randn(3, 7, 6)
+    _, first = origin_of(rows[:, 0])
+    assert torch.equal(first, rows[:, 0])
+    assert first.untyped_storage().nbytes() == first.nbytes
+    _, most = origin_of(rows[:, :5])
+    assert most.untyped_storage().data_ptr() == rows.untyped_storage().data_ptr()
+
+
 def test_a_changed_source_is_not_taken_for_the_old_one() -> None:
     module, again, x = GELU(), Again(), torch.randn(4, 6)
     first = again.made_by(module, x)
