@@ -57,21 +57,18 @@ def shown_kind(norm_class: Any, epsilon: float) -> Kind | None:
     """What a class computes of numbers so small that `epsilon` counts."""
     if len(inspect.signature(norm_class.forward).parameters) != 2:
         return None
-    # The numbers are real wherever a run's own are planned.
-    with _disable_current_modes(), torch.device("cpu"), torch.no_grad():
-        try:
+    try:
+        # The numbers are real wherever a run's own are planned.
+        with _disable_current_modes(), torch.device("cpu"), torch.no_grad():
             norm = norm_class(TRIED, epsilon).float()
-        except TypeError:
-            return None
-        norm.weight.copy_(torch.linspace(0.5, 1.5, TRIED))
-        x = torch.linspace(-2.0, 3.0, 2 * TRIED).view(2, TRIED) * epsilon**0.5
-        said = norm(x)
-        same = (
-            kind
-            for kind in KINDS
-            if torch.allclose(said, compute(x, norm.weight, kind, epsilon)[0])
-        )
-        return next(same, None)
+            norm.weight.copy_(torch.linspace(0.5, 1.5, TRIED))
+            x = torch.linspace(-2.0, 3.0, 2 * TRIED).view(2, TRIED) * epsilon**0.5
+            said = norm(x)
+            ours = ((kind, compute(x, norm.weight, kind, epsilon)[0]) for kind in KINDS)
+            return next((kind for kind, made in ours if torch.allclose(said, made)), None)
+    except (AttributeError, RuntimeError, TypeError, ValueError):
+        # It is made of something else than a size and a number.
+        return None
 
 
 def forward(module: Any, kind: Kind, epsilon: float, x: torch.Tensor) -> torch.Tensor:

@@ -1,5 +1,6 @@
 """Norms that know their gradient: as their own classes compute them, and autograd after those."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -75,9 +76,17 @@ class Centred(LlamaRMSNorm):
         return super().forward(x - x.mean(-1, keepdim=True))
 
 
+class Configured(LlamaRMSNorm):
+    """Is made of something else."""
+
+    def __init__(self, config: Any, layer_idx: int = 0) -> None:
+        super().__init__(config.hidden_size)
+
+
 @pytest.mark.parametrize(
     "norm",
     [
+        Configured(SimpleNamespace(hidden_size=8)).requires_grad_(False),
         LlamaRMSNorm(8),
         torch.nn.LayerNorm(8).requires_grad_(False),
         torch.nn.LayerNorm(8, bias=False).requires_grad_(False),
