@@ -90,8 +90,13 @@ class Reached(Exception):
 
 
 @pytest.mark.parametrize("name", ["decoder", "encoder-decoder"])
-def test_the_forward_pass_ends_where_words_are_scored(trees: dict[str, Tree], name: str) -> None:
-    tree = changed(trees[name], "train", per_device_train_batch_size=4)
+@pytest.mark.parametrize(("recomputed", "most"), [(False, 0.95), (True, 0.9)])
+def test_the_forward_pass_ends_where_words_are_scored(
+    trees: dict[str, Tree], name: str, recomputed: bool, most: float
+) -> None:
+    """Of what forward and backward reach together it is less; norms need little more for backward."""
+    train = {"per_device_train_batch_size": 4, "gradient_checkpointing": recomputed}
+    tree = changed(trees[name], "train", **train)
     rehearsed = rehearse(planned(tree))
 
     def use(context: Run, engine: Engine) -> None:
@@ -104,7 +109,7 @@ def test_the_forward_pass_ends_where_words_are_scored(trees: dict[str, Tree], na
         with allocations(torch.device("cpu")) as found, pytest.raises(Reached):
             passes(training, largest_micro_batch(training))
         assert rehearsed.forward == pytest.approx(found.peak - found.start, rel=0.08)
-        assert rehearsed.forward < 0.95 * rehearsed.training.parts["activations"]
+        assert rehearsed.forward < most * rehearsed.training.parts["activations"]
 
     made(tree, use)
 
