@@ -78,7 +78,7 @@ def nf4(linear: torch.nn.Linear, device: torch.device) -> torch.nn.Module:
         quant_type="nf4",
         device="meta",
     )
-    weight = drawn(linear.weight, device).data.cpu()
+    weight = drawn(linear.weight, device).data
     made.weight = bnb.nn.Params4bit(weight, requires_grad=False, quant_type="nf4").to(device)
     # As in peftune's own loading: evaluation must not repack the weights on a CPU.
     made.support_avx512bf16_for_cpu = False

@@ -23,6 +23,8 @@ ATTENTION = {
     aten._scaled_dot_product_efficient_attention_backward: 5,
 }
 """Kernels of attention, and how many products of tokens × tokens × size each has."""
+IN_PLACE = {aten.addmm_: aten.addmm}
+"""Products that torch counts the operations of under another name."""
 EIGHT_BITS = "bitsandbytes::int8_linear_matmul"
 """A product whose operations torch does not know."""
 
@@ -106,6 +108,7 @@ def _flops(function: Any, args: Any, kwargs: Any, made: Sequence[torch.Tensor]) 
         causal = any(arg is True for arg in args) or kwargs.get("is_causal", False)
         pairs = query.shape[-2] * key.shape[-2] * (0.5 if causal else 1.0)
         return 2.0 * ATTENTION[packet] * math.prod(query.shape[:-2]) * query.shape[-1] * pairs
+    packet = IN_PLACE.get(packet, packet)
     if packet in flop_registry:
         out = made[0] if len(made) == 1 else tuple(made)
         return float(flop_registry[packet](*args, **kwargs, out_val=out))

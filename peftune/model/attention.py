@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch.nn import functional
-from torch.nn.attention.varlen import varlen_attn
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import (
@@ -25,11 +24,10 @@ from peftune.model.frozen_products import product_dtype
 from peftune.model.row_bias import RowBias
 from peftune.model.short_attention import attend_short
 from peftune.model.short_rows import WIDTHS, Buckets, buckets_of
+from peftune.model.unequal_rows import all_rows_at_once, has_kernel
 
 UNPADDED = "peftune_unpadded"
 """Its name among the attention implementations of transformers."""
-LARGEST_HEAD = 256
-"""Of torch's flash attention."""
 LONGEST_WIDE = 512
 """Tokens of a row in bfloat16 whose attention is computed in float32 on a CPU."""
 
@@ -103,44 +101,6 @@ def attend(
     q, k, v = (one.to(dtype) for one in (query, key, value))
     rows = row_by_row(reading, q, k, v, row_bias, alone, dropout, scaling)
     return torch.cat([row.transpose(1, 2) for row in rows], dim=1).to(query.dtype), None
-
-
-def has_kernel(query: torch.Tensor, value: torch.Tensor) -> bool:
-    """Whether torch has a kernel for rows of unequal length: on GPUs, in half precision."""
-    half = query.dtype in (torch.bfloat16, torch.float16)
-    on_gpu = device_kind(query) == "cuda"
-    return on_gpu and half and query.shape[-1] == value.shape[-1] <= LARGEST_HEAD
-
-
-def all_rows_at_once(
-    reading: Reading,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    causal: bool,
-    scaling: float | None,
-) -> torch.Tensor:
-    """What all rows attend to, (1, tokens, heads, size)."""
-    assert reading.own is not None
-    own, seen = reading.own, reading.seen
-    shared = query.shape[1] // key.shape[1]
-    if shared > 1:
-        # torch 2.11 cannot share keys between heads here.
-        key, value = (one.repeat_interleave(shared, dim=1) for one in (key, value))
-    q, k, v = (one[0].transpose(0, 1) for one in (query, key, value))
-    made = varlen_attn(
-        q,
-        k,
-        v,
-        own.starts,
-        seen.starts,
-        own.width,
-        seen.width,
-        scale=scaling,
-        window_size=(-1, 0 if causal else -1),
-    )
-    assert isinstance(made, torch.Tensor)
-    return made[None]
 
 
 def buckets_now(reading: Reading, heads: int, key_heads: int) -> Buckets | None:

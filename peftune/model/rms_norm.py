@@ -13,6 +13,7 @@ import torch
 from torch.utils._python_dispatch import _disable_current_modes
 
 from peftune.model.devices import autocast_dtype
+from peftune.model.one_kernel import in_one_kernel
 
 Kind = Literal["scaled", "scaled by more than one"]
 """Rounded to the model's number format and then multiplied with w, or with 1 + w and then rounded."""
@@ -20,6 +21,7 @@ KINDS: tuple[Kind, ...] = ("scaled", "scaled by more than one")
 EPSILONS = ("eps", "variance_epsilon")
 """What the number is called that keeps tokens of zeros from being divided by zero."""
 TRIED = 8
+aten = torch.ops.aten
 NARROW = (torch.bfloat16, torch.float16)
 
 
@@ -84,6 +86,35 @@ def compute(
     x: torch.Tensor, weight_N: torch.Tensor, kind: Kind, epsilon: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The norm of tokens (…, N), and what each token was multiplied with, float32 (…, 1)."""
+    if has_kernel(x, kind):
+        normed, inverse = aten._fused_rms_norm(x, [x.shape[-1]], None, epsilon)
+        return normed.mul_(weight_N), inverse
+    return computed(x, weight_N, kind, epsilon)
+
+
+def gradient(
+    grad: torch.Tensor, x: torch.Tensor, inverse: torch.Tensor, weight_N: torch.Tensor, kind: Kind
+) -> torch.Tensor:
+    """By the tokens (…, N)."""
+    if has_kernel(x, kind):
+        wanted = [True, False]
+        sizes = [x.shape[-1]]
+        made: torch.Tensor
+        made, _ = aten._fused_rms_norm_backward(grad, x, sizes, inverse, weight_N, wanted)
+        return made
+    return computed_gradient(grad, x, inverse, weight_N, kind)
+
+
+def has_kernel(x: torch.Tensor, kind: Kind) -> bool:
+    """Whether torch has a kernel: on GPUs, and not for a weight that 1 is added to."""
+    return x.is_cuda and kind == "scaled"
+
+
+@in_one_kernel
+def computed(
+    x: torch.Tensor, weight_N: torch.Tensor, kind: Kind, epsilon: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`compute` in steps."""
     wide = x.float()
     mean_square = torch.linalg.vector_norm(wide, dim=-1, keepdim=True).square_().div_(x.shape[-1])
     inverse = mean_square.add_(epsilon).rsqrt_()
@@ -92,6 +123,17 @@ def compute(
     if kind == "scaled":
         return normed.to(x.dtype).mul_(weight_N), inverse
     return normed.mul_(1.0 + weight_N.float()).to(x.dtype), inverse
+
+
+@in_one_kernel
+def computed_gradient(
+    grad: torch.Tensor, x: torch.Tensor, inverse: torch.Tensor, weight_N: torch.Tensor, kind: Kind
+) -> torch.Tensor:
+    """`gradient` in steps."""
+    scale_N = weight_N.float() if kind == "scaled" else 1.0 + weight_N.float()
+    wide, grad_normed = x.float(), grad.float() * scale_N
+    share = (grad_normed * wide).sum(dim=-1, keepdim=True).mul_(inverse**3).div_(-x.shape[-1])
+    return grad_normed.mul_(inverse).addcmul_(wide, share).to(x.dtype)
 
 
 class _RootMeanSquareNorm(torch.autograd.Function):
@@ -109,7 +151,4 @@ class _RootMeanSquareNorm(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         x, inverse, weight_N = ctx.saved_tensors
-        scale_N = weight_N.float() if ctx.kind == "scaled" else 1.0 + weight_N.float()
-        wide, grad_normed = x.float(), grad.float() * scale_N
-        share = (grad_normed * wide).sum(dim=-1, keepdim=True).mul_(inverse**3).div_(-x.shape[-1])
-        return grad_normed.mul_(inverse).addcmul_(wide, share).to(x.dtype), None, None, None
+        return gradient(grad, x, inverse, weight_N, ctx.kind), None, None, None

@@ -4,8 +4,9 @@ A norm or an activation takes little time, and its result is kept by nobody but 
 the norm's own gradient needs what went into it. So the layer keeps that too, which costs nothing.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch.nn import Identity, Module, ReLU, Sigmoid, Softmax, Tanh
@@ -37,15 +38,34 @@ def leave_name(module: Module, args: tuple[Any, ...], output: Any) -> None:
         return
     source = args[0]
     if output.requires_grad and output.shape == source.shape and output.dtype == source.dtype:
-        vars(output)[MADE_BY] = module, source
+        name_origin(output, module.forward, source)
 
 
-def origin_of(x: torch.Tensor) -> tuple[Module | None, torch.Tensor]:
-    """What to keep of an input: the module that made it and what it was made from, or `x` itself."""
-    module, source = vars(x).get(MADE_BY, (None, x))
-    # First tokens of padded rows would hold all of those.
+class Origin(NamedTuple):
+    """How an input is had again."""
+
+    made_by: Callable[..., torch.Tensor] | None
+    """What makes it of its sources; None where it is kept itself."""
+    sources: tuple[torch.Tensor, ...]
+
+
+def name_origin(
+    made: torch.Tensor, made_by: Callable[..., torch.Tensor], *sources: torch.Tensor
+) -> None:
+    """Note what `made` was made from."""
+    vars(made)[MADE_BY] = Origin(made_by, sources)
+
+
+def origin_of(x: torch.Tensor) -> Origin:
+    """What to keep of an input: what it was made from, or `x` itself."""
+    made_by, sources = vars(x).get(MADE_BY, Origin(None, (x,)))
+    return Origin(made_by, tuple(_alone(source.detach()) for source in sources))
+
+
+def _alone(source: torch.Tensor) -> torch.Tensor:
+    """First tokens of padded rows would hold all of those."""
     is_part = source.untyped_storage().nbytes() > 2 * source.nbytes
-    return module, source.detach().clone() if is_part else source.detach()
+    return source.clone() if is_part else source
 
 
 @dataclass
@@ -53,17 +73,19 @@ class Again:
     """Computes inputs again, and keeps the last, which several layers may read."""
 
     key: tuple[Any, ...] = ()
-    source: torch.Tensor | None = None
+    sources: tuple[torch.Tensor, ...] = ()
     """What it was made from, held on to so that no other tensor can take its place in memory."""
     made: torch.Tensor | None = None
 
-    def made_by(self, module: Module | None, source: torch.Tensor) -> torch.Tensor:
+    def input_of(
+        self, made_by: Callable[..., torch.Tensor] | None, *sources: torch.Tensor
+    ) -> torch.Tensor:
         """The input that `origin_of` spoke of."""
-        if module is None:
-            return source
-        key = id(module), source.data_ptr(), source._version, source.shape
+        if made_by is None:
+            return sources[0]
+        key = made_by, *((one.data_ptr(), one._version, one.shape) for one in sources)
         if self.made is None or self.key != key:
             with torch.no_grad():
-                self.made = module.forward(source)
-            self.key, self.source = key, source
+                self.made = made_by(*sources)
+            self.key, self.sources = key, sources
         return self.made

@@ -21,7 +21,7 @@ from transformers import (
 )
 from transformers.masking_utils import causal_mask_function, sliding_window_causal_mask_function
 
-from peftune.model import attention
+from peftune.model import attention, unequal_rows
 from peftune.model.attention import shared_mask
 from peftune.model.devices import standing_for
 from peftune.model.documents import Documents, documents_of, reading_of
@@ -184,7 +184,7 @@ def test_the_kernel_for_unequal_rows_is_called_as_documented(
         return by_definition(*given, **more)
 
     monkeypatch.setattr(attention, "has_kernel", lambda query, value: True)
-    monkeypatch.setattr(attention, "varlen_attn", kernel)
+    monkeypatch.setattr(unequal_rows, "varlen_attn", kernel)
     with reading_of(batch):
         found = model(**batch, use_cache=False).logits
     assert calls == [(4, 4)] * 2
