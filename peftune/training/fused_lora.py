@@ -23,6 +23,7 @@ from peftune.training.low_rank import (
     LowRankUpdate,
     Reader,
     has_dense_weight,
+    product_format,
 )
 from peftune.training.shared_inputs import Together, layers_together
 from peftune.training.split_low_rank import SplitAdaptedLinears, SplitLowRankUpdate
@@ -82,14 +83,14 @@ def forward(
     if made is not None:
         return made
     origin = origin_of(x)
-    split, kept = is_split(x, layer.lora_A[ADAPTER].weight), kept_of(layer, x)
+    kept = kept_of(layer, x)
     if not has_dense_weight(layer.base_layer, x):
-        update: Any = SplitLowRankUpdate if split else LowRankUpdate
+        update: Any = SplitLowRankUpdate if are_split([layer], x) else LowRankUpdate
         facts = facts_of([layer], again, origin)
         result = layer.base_layer(x, *args, **kwargs)
         return update.apply(result, x, kept, facts, *weights_of([layer]), *origin.sources)
     readers = readers_of(layer, together, x)
-    function: Any = SplitAdaptedLinears if split else AdaptedLinears
+    function: Any = SplitAdaptedLinears if are_split(readers, x) else AdaptedLinears
     facts = facts_of(readers, again, origin)
     first, *others = function.apply(x, kept, facts, *weights_of(readers), *origin.sources)
     together.keep(x, others)
@@ -107,6 +108,15 @@ def readers_of(layer: Any, together: Together, x: torch.Tensor) -> Sequence[Any]
         for one in found
     )
     return found if alike else [layer]
+
+
+def are_split(layers: Sequence[Any], x: torch.Tensor) -> bool:
+    """Whether updates of these layers are computed in parts: where they multiply in the format of `x`."""
+    return all(
+        is_split(x, layer.lora_A[ADAPTER].weight)
+        and product_format(layer.base_layer, x.dtype) is x.dtype
+        for layer in layers
+    )
 
 
 def facts_of(layers: Sequence[Any], again: Again, origin: Origin) -> Facts:

@@ -184,6 +184,14 @@ def has_dense_weight(base: torch.nn.Module, x: torch.Tensor) -> bool:
     return name in LAYERS and (on_cpu or (name == "Linear4bit" and x.numel() > x.shape[-1]))
 
 
+def product_format(base: Any, dtype: torch.dtype) -> torch.dtype:
+    """The number format in which a layer multiplies inputs of `dtype`."""
+    if type(base) is torch.nn.Linear:
+        weight_dtype: torch.dtype = base.weight.dtype
+        return weight_dtype
+    return (type(base).__name__ == "Linear4bit" and base.compute_dtype) or dtype
+
+
 def dense_weight(base: Any, dtype: torch.dtype) -> torch.Tensor:
     """What inputs of `dtype` are multiplied with, (N, K)."""
     return base.weight if type(base) is torch.nn.Linear else training_weight(base, dtype)

@@ -111,6 +111,20 @@ def test_products_in_parts_are_as_near_to_float32_as_peft_is(
         assert distance(ours, true) < max(1.05 * distance(theirs, true), 1e-5)
 
 
+def test_layers_that_multiply_in_another_format_are_not_split(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(fused_lora, "is_split", lambda x, factor: x.dtype is torch.bfloat16)
+    x = torch.randn(2, 3, 32, dtype=torch.bfloat16)
+    for compute_dtype, split in ((torch.float32, False), (torch.bfloat16, True), (None, True)):
+        adapted = quantized("bnb-nf4", torch.bfloat16, tmp_path)
+        layer: Any = adapted.get_submodule("base_model.model.model.layers.0.mlp.gate_proj")
+        layer.base_layer.compute_dtype = compute_dtype
+        assert fused_lora.are_split([layer], x) is split
+        fuse(adapted)
+        assert layer(x).dtype is torch.bfloat16
+
+
 def distance(a: torch.Tensor, b: torch.Tensor) -> float:
     return float((a.float() - b.float()).norm() / b.float().norm())
 
