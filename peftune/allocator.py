@@ -18,9 +18,9 @@ _AT_START = ":".join(
 )
 _LARGE_PAGES = "THP_MEM_ALLOC_ENABLE"
 """With it torch puts blocks from 2 MB on at whole pages and asks Linux for large ones."""
-_PRODUCTS = "ONEDNN_PRIMITIVE_CACHE_CAPACITY", "24"
-"""oneDNN compiles code for every new shape of a product in bfloat16 and keeps 1,024 of them; few of the
-shapes of a step come again."""
+_PRODUCTS = "ONEDNN_PRIMITIVE_CACHE_CAPACITY", "96"
+"""oneDNN compiles code for every new shape of a product in bfloat16, a third of a megabyte, and keeps
+1,024 of them; as many as this are the shapes of a model whose rows are of a few common numbers."""
 
 
 def start_with_settings() -> None:

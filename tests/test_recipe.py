@@ -60,7 +60,7 @@ def test_the_file_fills_the_recipe_and_defaults_do_the_rest(path: Path) -> None:
     assert (recipe.task, recipe.seed, recipe.train.learning_rate) == ("summarize", 3, 0.01)
     assert recipe.data.columns == {"completion": "summary"}
     assert (recipe.adapter.method, recipe.quantization, recipe.export.merge) == ("lora", None, True)
-    assert (recipe.train.optim, recipe.train.warmup_ratio) == ("adamw_torch", None)
+    assert (recipe.train.optim, recipe.train.warmup_ratio) == ("adamw_torch_fused", None)
 
 
 def test_overrides_win_and_the_last_one_of_a_key_counts(path: Path) -> None:

@@ -3,12 +3,12 @@
 from copy import deepcopy
 
 import torch
-from torch.utils._python_dispatch import _disable_current_modes
 from transformers import PretrainedConfig, PreTrainedModel
 
 from peftune.errors import ModelError
 from peftune.model.documents import reading_of
 from peftune.model.first_tokens import is_apart
+from peftune.model.trial import real_numbers
 from peftune.model.unpadding import attentions, stacks_of, unpad
 
 IDS = ((3, 4, 5, 6), (6, 4, 0, 0), (5, 0, 0, 0))
@@ -30,13 +30,7 @@ def is_the_same(model_class: type[PreTrainedModel], config: PretrainedConfig) ->
     """Whether one layer of random weights says the same with and without it."""
     ids = torch.tensor(IDS)
     batch = {"input_ids": ids, "attention_mask": (ids > 0).long()}
-    # The numbers are real wherever a run's own are planned.
-    with (
-        _disable_current_modes(),
-        torch.device("cpu"),
-        torch.random.fork_rng([]),
-        torch.no_grad(),
-    ):
+    with real_numbers(), torch.random.fork_rng([]):
         model = model_class(small(config)).eval()
         expected = model(**batch)[0]
         unpad(model, first_tokens=True)

@@ -10,10 +10,10 @@ from functools import cache, partial
 from typing import Any, Literal
 
 import torch
-from torch.utils._python_dispatch import _disable_current_modes
 
 from peftune.model.devices import autocast_dtype
 from peftune.model.one_kernel import in_one_kernel
+from peftune.model.trial import tried
 
 Kind = Literal["scaled", "scaled by more than one"]
 """Rounded to the model's number format and then multiplied with w, or with 1 + w and then rounded."""
@@ -56,21 +56,20 @@ def epsilon_of(module: torch.nn.Module) -> Any:
 
 @cache
 def shown_kind(norm_class: Any, epsilon: float) -> Kind | None:
-    """What a class computes of numbers so small that `epsilon` counts."""
+    """What a class computes, if it is made of a size and a number."""
     if len(inspect.signature(norm_class.forward).parameters) != 2:
         return None
-    try:
-        # The numbers are real wherever a run's own are planned.
-        with _disable_current_modes(), torch.device("cpu"), torch.no_grad():
-            norm = norm_class(TRIED, epsilon).float()
-            norm.weight.copy_(torch.linspace(0.5, 1.5, TRIED))
-            x = torch.linspace(-2.0, 3.0, 2 * TRIED).view(2, TRIED) * epsilon**0.5
-            said = norm(x)
-            ours = ((kind, compute(x, norm.weight, kind, epsilon)[0]) for kind in KINDS)
-            return next((kind for kind, made in ours if torch.allclose(said, made)), None)
-    except (AttributeError, RuntimeError, TypeError, ValueError):
-        # It is made of something else than a size and a number.
-        return None
+    return tried(partial(_kind_tried, norm_class, epsilon))
+
+
+def _kind_tried(norm_class: Any, epsilon: float) -> Kind | None:
+    """With numbers so small that `epsilon` counts."""
+    norm = norm_class(TRIED, epsilon).float()
+    norm.weight.copy_(torch.linspace(0.5, 1.5, TRIED))
+    x = torch.linspace(-2.0, 3.0, 2 * TRIED).view(2, TRIED) * epsilon**0.5
+    said = norm(x)
+    ours = ((kind, compute(x, norm.weight, kind, epsilon)[0]) for kind in KINDS)
+    return next((kind for kind, made in ours if torch.allclose(said, made)), None)
 
 
 def forward(module: Any, kind: Kind, epsilon: float, x: torch.Tensor) -> torch.Tensor:

@@ -11,9 +11,9 @@ from types import FunctionType, MethodType
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import _disable_current_modes
 
 from peftune.model.one_kernel import in_one_kernel
+from peftune.model.trial import tried
 
 NAME = "apply_rotary_pos_emb"
 PARAMETERS = ["q", "k", "cos", "sin", "unsqueeze_dim"]
@@ -48,22 +48,21 @@ def rotating_here(forward: FunctionType) -> FunctionType:
 
 @cache
 def is_known(function: Any) -> bool:
-    """Whether a function of queries, keys, cosines and sines computes what `rotate` does."""
+    """Whether a function of queries, keys, cosines and sines computes what `rotate` does: turns whole
+    heads by pairs of halves."""
     if type(function) is not FunctionType:
         return False
     if [*inspect.signature(function).parameters] != PARAMETERS:
         return False
-    try:
-        # The numbers are real wherever a run's own are planned.
-        with _disable_current_modes(), torch.device("cpu"), torch.no_grad():
-            numbers = torch.linspace(-2.0, 3.0, 96)
-            q, k = numbers.view(2, 2, 3, 8), numbers[:48].view(2, 1, 3, 8)
-            cos, sin = numbers[:48].view(2, 3, 8).cos(), numbers[48:].view(2, 3, 8).sin()
-            pairs = zip(function(q, k, cos, sin), rotate(None, q, k, cos, sin), strict=True)
-            return all(torch.equal(said, ours) for said, ours in pairs)
-    except (AttributeError, RuntimeError, TypeError, ValueError):
-        # It wants something else than a rotation of whole heads by pairs of halves.
-        return False
+    return bool(tried(partial(_turns_alike, function)))
+
+
+def _turns_alike(function: Any) -> bool:
+    numbers = torch.linspace(-2.0, 3.0, 96)
+    q, k = numbers.view(2, 2, 3, 8), numbers[:48].view(2, 1, 3, 8)
+    cos, sin = numbers[:48].view(2, 3, 8).cos(), numbers[48:].view(2, 3, 8).sin()
+    pairs = zip(function(q, k, cos, sin), rotate(None, q, k, cos, sin), strict=True)
+    return all(torch.equal(said, ours) for said, ours in pairs)
 
 
 def rotate(

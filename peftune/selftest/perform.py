@@ -19,6 +19,7 @@ from peftune.selftest.check import Check, Finding, Number, Result
 from peftune.selftest.checks import checks
 from peftune.selftest.memory import is_out_of_memory, out_of_memory
 from peftune.selftest.trial import Trial
+from peftune.training.randomness import streams_as_before
 
 
 def selftest(
@@ -34,7 +35,7 @@ def selftest(
     is not accepted by `selftest.accept`; the results are the same on every rank.
     """
     device = engine.ranks.device
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+    with streams_as_before(device):
         trial = Trial(context, engine, initial)
         trial.restart()
         results = run_checks(trial, checks(full))

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch.nn import Linear, functional
 from torch.nn.utils import skip_init
-from torch.utils._python_dispatch import _disable_current_modes
 
 from peftune.model.devices import autocast_dtype
 from peftune.model.one_kernel import in_one_kernel
+from peftune.model.trial import tried
 from peftune.training.cheap_inputs import name_origin
 
 PARTS = ("gate_proj", "up_proj", "down_proj", "act_fn")
@@ -40,18 +40,15 @@ def shown(module: torch.nn.Module) -> Any:
     """What a module computes between its layers, if it is such a unit and nothing else."""
     if {name for name, _ in module.named_children()} != {*PARTS} or "forward" in vars(module):
         return None
-    try:
-        # The numbers are real wherever a run's own are planned.
-        with _disable_current_modes(), torch.device("cpu"), torch.no_grad():
-            small, x = small_like(module), torch.linspace(-3.0, 3.0, 2 * TRIED).view(2, TRIED)
-            said = type(module).forward(small, x)
-            gate, up = small.gate_proj(x), small.up_proj(x)
-            return next(
-                (f for f in KINDS if torch.allclose(said, small.down_proj(f(gate, up)))), None
-            )
-    except (AttributeError, RuntimeError, TypeError, ValueError):
-        # It needs something else than its layers and one input.
-        return None
+    return tried(partial(_kind_tried, module))
+
+
+def _kind_tried(module: torch.nn.Module) -> Any:
+    """With layers of a few numbers and one input."""
+    small, x = small_like(module), torch.linspace(-3.0, 3.0, 2 * TRIED).view(2, TRIED)
+    said = type(module).forward(small, x)
+    gate, up = small.gate_proj(x), small.up_proj(x)
+    return next((f for f in KINDS if torch.allclose(said, small.down_proj(f(gate, up)))), None)
 
 
 def small_like(module: torch.nn.Module) -> Any:

@@ -97,33 +97,46 @@ class AdaptedLinears(torch.autograd.Function):
         facts: Facts = ctx.facts
         inner_TS, kept, *tensors = ctx.saved_tensors
         lows, highs, sources = parted(facts, tensors)
-        ranks = [len(low) for low in lows]
-        grad_TS, total_TK = torch.zeros_like(inner_TS), None
-        grad_highs: list[torch.Tensor | None] = [None] * len(lows)
-        inners, grad_inners = inner_TS.split(ranks, dim=1), grad_TS.split(ranks, dim=1)
-        for index, (reader, grad) in enumerate(zip(facts.readers, grads, strict=True)):
-            if grad is None:
-                continue
-            grad_TN = grad.flatten(0, -2)
-            wide_TN = _as(grad_TN, grad_TS)
-            grad_inners[index].addmm_(wide_TN, highs[index], beta=0.0, alpha=reader.scaling)
-            # This way round the product takes half as long.
-            high_RN = (inners[index].T @ wide_TN).mul_(reader.scaling)
-            grad_highs[index] = high_RN.T.contiguous()
-            if ctx.reads:
-                total_TK = _as(reader.add_gradient(total_TK, grad_TN), grad_TS)
+        grad_TS, grad_highs, total_TK = through_readers(facts, inner_TS, highs, grads, ctx.reads)
         x = facts.again.input_of(facts.made_by, *sources)
         grad_SK = grad_TS.T @ facts.dropped(_as(x.flatten(0, -2), grad_TS), kept)
-        pairs = zip(grad_SK.split(ranks), grad_highs, strict=True)
+        pairs = zip(grad_SK.split([len(low) for low in lows]), grad_highs, strict=True)
         weights = [gradient for pair in pairs for gradient in pair]
-        if total_TK is None:
-            return None, None, None, *weights, *(None,) * len(sources)
-        if kept is None:
-            total_TK.addmm_(grad_TS, _joined(lows))
-        else:
-            total_TK += facts.dropped(grad_TS @ _joined(lows), kept)
-        grad_x = _as(total_TK, x).view_as(x)
+        grad_x = None
+        if total_TK is not None:
+            if kept is None:
+                total_TK.addmm_(grad_TS, _joined(lows))
+            else:
+                total_TK += facts.dropped(grad_TS @ _joined(lows), kept)
+            grad_x = _as(total_TK, x).view_as(x)
         return grad_x, None, None, *weights, *(None,) * len(sources)
+
+
+def through_readers(
+    facts: Facts,
+    inner_TS: torch.Tensor,
+    highs: Sequence[torch.Tensor],
+    grads: Sequence[torch.Tensor | None],
+    reads: bool,
+) -> tuple[torch.Tensor, list[torch.Tensor | None], torch.Tensor | None]:
+    """Gradients by x·Aᵀ of all layers (T, S), by each B, and, where the input `reads` one, by x through
+    W alone. Layers that nobody used have none."""
+    grad_TS, total_TK = torch.zeros_like(inner_TS), None
+    grad_highs: list[torch.Tensor | None] = [None] * len(highs)
+    ranks = [high.shape[1] for high in highs]
+    inners, grad_inners = inner_TS.split(ranks, dim=1), grad_TS.split(ranks, dim=1)
+    for index, (reader, grad) in enumerate(zip(facts.readers, grads, strict=True)):
+        if grad is None:
+            continue
+        grad_TN = grad.flatten(0, -2)
+        wide_TN = _as(grad_TN, grad_TS)
+        grad_inners[index].addmm_(wide_TN, highs[index], beta=0.0, alpha=reader.scaling)
+        # This way round the product takes half as long.
+        high_RN = (inners[index].T @ wide_TN).mul_(reader.scaling)
+        grad_highs[index] = high_RN.T.contiguous()
+        if reads:
+            total_TK = _as(reader.add_gradient(total_TK, grad_TN), grad_TS)
+    return grad_TS, grad_highs, total_TK
 
 
 class LowRankUpdate(torch.autograd.Function):

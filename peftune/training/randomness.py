@@ -1,6 +1,7 @@
 """Seeds as pure functions of what they are for, with no history."""
 
 import hashlib
+from contextlib import AbstractContextManager
 
 import torch
 
@@ -14,3 +15,8 @@ def derived_seed(*parts: int | str) -> int:
 def seed_initialisation(seed: int) -> None:
     """Every rank draws the same initial adapter."""
     torch.manual_seed(derived_seed(seed, "initialisation"))
+
+
+def streams_as_before(device: torch.device) -> AbstractContextManager[None]:
+    """Whatever is drawn inside, on the CPU and on this device, moves no stream of anybody else."""
+    return torch.random.fork_rng([device] if device.type == "cuda" else [])

@@ -59,7 +59,7 @@ class TrainSection(Section):
         "adamw_bnb_8bit",
         "paged_adamw_32bit",
         "paged_adamw_8bit",
-    ] = "adamw_torch"
+    ] = "adamw_torch_fused"
     """Optimizer. The paged and 8-bit ones come from bitsandbytes and need a GPU."""
 
     weight_decay: float = Field(0.0, ge=0)

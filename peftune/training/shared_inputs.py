@@ -6,7 +6,7 @@ another input computes alone.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch.nn import Linear, Module
 from transformers import PreTrainedModel
+
+from peftune.training.randomness import streams_as_before
 
 Calls = list[tuple[Module, torch.Tensor]]
 
@@ -72,11 +74,6 @@ def calls_of(model: PreTrainedModel, layers: Sequence[Module]) -> Calls:
         # A model may want more than ids. Its layers are computed one by one.
         return []
     return calls
-
-
-def streams_as_before(device: torch.device) -> AbstractContextManager[None]:
-    """Inside, whatever a model drops at random moves no stream of anybody else."""
-    return torch.random.fork_rng([device] if device.type == "cuda" else [])
 
 
 @contextmanager

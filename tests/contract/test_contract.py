@@ -18,6 +18,7 @@ from peftune.data.order import step_rows
 from tests.contract.cases import SEED, Case, run
 from tests.contract.comparing import check, differences
 from tests.contract.drawing import cases
+from tests.contract.exact import check_exact
 from tests.contract.groups import Group
 from tests.contract.models import MODELS, save_model
 from tests.contract.oracle import oracle, targets
@@ -59,9 +60,10 @@ def learns_in_each_step(case: Case) -> bool:
 def test_one_process(data: st.DataObject, name: str, folders: dict[str, Path], seen: Seen) -> None:
     case = data.draw(cases(name, folders[name], (1,)))
     assume(learns_in_each_step(case))
-    found = differences(run(case), oracle(case))
+    exact = oracle(case)
+    found = differences(run(case), exact)
     seen[name].append(found)
-    check(found, case)
+    check_exact(found, case, exact)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -80,7 +82,7 @@ def test_ranks(
     of_ranks = [differences(ours, exact) for ours in group(case.world_size).run(case)]
     found = {key: max(one[key] for one in of_ranks) for key in of_ranks[0]}
     seen[name].append(found)
-    check(found, case)
+    check_exact(found, case, exact)
 
 
 @pytest.fixture(scope="module")
