@@ -6,6 +6,7 @@ for each bucket of rows, padded to its longest, and what is computed there is mo
 
 import math
 import operator
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -124,7 +125,7 @@ def buckets_of(own: Documents, seen: Documents, heads: int, key_heads: int) -> B
         if max(pair) > WIDTHS[-1]:
             others.append(row)
         else:
-            together[tuple(int(np.searchsorted(WIDTHS, length)) for length in pair)].append(row)
+            together[tuple(bisect_left(WIDTHS, length) for length in pair)].append(row)
     count = len(own.lengths) - len(others)
     if not count or 2 * len(together) > count:
         return None
