@@ -1,7 +1,7 @@
 """Memory of each phase, disk and time of a run on a layout of devices."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from peftune.engines.launch import Launch
@@ -149,7 +149,8 @@ def shared_out(subject: Subject, found: Rehearsal, device: Device, nodes: int = 
     hooks = HOOKS * found.modules if launch.engine == "zero3" else 0.0
     computed = times * seconds_of(found.calls, found.asked, device, hooks)
     shard = 1 if launch.engine == "ddp" else launch.world_size
-    computed += seconds_of(found.step_calls, 0.0, device) / shard
+    # Those of a GPU take the tensors of a whole list at once, and so do not wait for the host.
+    computed += seconds_of(found.step_calls, 0.0, replace(device, overhead=0.0)) / shard
     sent = exchange.seconds(device, nodes)
     overlaps = exchange.hidden and device.kind == "cuda"
     return Forecast(

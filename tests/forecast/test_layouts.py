@@ -4,10 +4,13 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
+import torch
 
 from peftune.errors import LaunchError
+from peftune.forecast.calls import Call
 from peftune.forecast.devices import GIB, device_named
 from peftune.forecast.exchange import exchange_of
+from peftune.forecast.forecast import shared_out
 from peftune.forecast.launcher_file import planned_launch
 from peftune.forecast.layouts import Choice, allowed, choices, fastest, recomputations
 from peftune.forecast.rehearsal import Rehearsal, Tensor
@@ -134,6 +137,21 @@ def test_the_fastest_that_fits(trees: dict[str, Tree]) -> None:
     assert tight.forecast.phases[tight.forecast.deciding] / GIB == pytest.approx(min(peaks))
     with pytest.raises(LaunchError, match=r"^--fit: nothing fits: .* takes the least, "):
         fastest(on(found, 0.99 * min(peaks)))
+
+
+def test_many_small_tensors_make_no_step_of_a_gpu_longer(
+    trees: dict[str, Tree], found: Rehearsal
+) -> None:
+    """Its optimizer takes the tensors of a whole list at once, so the host's calls are not counted."""
+    subject, device = planned(trees["decoder"], kind="cuda"), device_named("h100")
+
+    def seconds(tensors: int, numbers: int) -> float:
+        call = Call(None, "", 0.0, numbers / tensors, torch.float32)
+        one = replace(found, step_calls=Counter({call: tensors}))
+        return shared_out(subject, one, device).step_seconds
+
+    assert seconds(1000, 10**6) == pytest.approx(seconds(1, 10**6))
+    assert seconds(1, 10**9) == pytest.approx(10**9 / device.bandwidth / device.reached, rel=0.01)
 
 
 def test_what_the_matrix_refuses_is_no_choice(trees: dict[str, Tree]) -> None:
