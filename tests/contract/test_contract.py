@@ -18,7 +18,6 @@ from peftune.data.order import step_rows
 from tests.contract.cases import SEED, Case, run
 from tests.contract.comparing import check, differences
 from tests.contract.drawing import cases
-from tests.contract.exact import check_exact
 from tests.contract.groups import Group
 from tests.contract.models import MODELS, save_model
 from tests.contract.oracle import oracle, targets
@@ -60,10 +59,9 @@ def learns_in_each_step(case: Case) -> bool:
 def test_one_process(data: st.DataObject, name: str, folders: dict[str, Path], seen: Seen) -> None:
     case = data.draw(cases(name, folders[name], (1,)))
     assume(learns_in_each_step(case))
-    exact = oracle(case)
-    found = differences(run(case), exact)
+    found = differences(run(case), oracle(case))
     seen[name].append(found)
-    check_exact(found, case, exact)
+    check(found, case)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -82,7 +80,7 @@ def test_ranks(
     of_ranks = [differences(ours, exact) for ours in group(case.world_size).run(case)]
     found = {key: max(one[key] for one in of_ranks) for key in of_ranks[0]}
     seen[name].append(found)
-    check_exact(found, case, exact)
+    check(found, case)
 
 
 @pytest.fixture(scope="module")

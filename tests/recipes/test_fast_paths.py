@@ -1,6 +1,7 @@
 """Every shortcut keeps the contract, for each architecture in `recipes/`."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -11,13 +12,14 @@ from peftune.model.unpadding import is_unpadded
 from peftune.objectives import ObjectiveName
 from peftune.training.section import Recomputation
 from tests.contract.cases import Case, adapted_model, run
-from tests.contract.comparing import check, differences
+from tests.contract.comparing import TOLERANCE, check, differences
 from tests.contract.drawing import rows
-from tests.contract.exact import check_exact, slow
 from tests.contract.oracle import oracle
 from tests.recipes.toy_models import TOYS
 
 Toys = Callable[[str], Path]
+ROUNDING = 1.5
+"""How much more than plain code a shortcut may round, where that rounds more than the contract allows."""
 PADDED = {"microsoft/deberta-v3-base"}
 """Whose attention is code of its own."""
 CENTRED = PADDED | {
@@ -61,9 +63,19 @@ def case_of(model: str, folder: Path, **train: Any) -> Case:
     )
 
 
+def slow(case: Case) -> Case:
+    return replace(case, shortcuts=False, train={**case.train, "padding_free": False})
+
+
 def check_against_oracle(case: Case, model: str) -> None:
+    """Every number is the exact one; where the code of transformers and peft rounds as much in float32
+    there is nothing to gain."""
     expected = oracle(case)
-    check_exact(differences(run(case), expected), case, expected, model)
+    found = differences(run(case), expected)
+    if max(found.values()) >= TOLERANCE:
+        plain = differences(run(slow(case)), expected)
+        found = {name: one for name, one in found.items() if one > ROUNDING * plain[name]}
+    check(found, model)
 
 
 @pytest.mark.parametrize("model", TOYS)
