@@ -149,7 +149,8 @@ def shared_out(subject: Subject, found: Rehearsal, device: Device, nodes: int = 
     hooks = HOOKS * found.modules if launch.engine == "zero3" else 0.0
     computed = times * seconds_of(found.calls, found.asked, device, hooks)
     shard = 1 if launch.engine == "ddp" else launch.world_size
-    # Those of a GPU take the tensors of a whole list at once, and so do not wait for the host.
+    # The calls of a step are traced tensor by tensor; on a GPU a kernel takes a list of them, so that
+    # the host's time for each does not count.
     computed += seconds_of(found.step_calls, 0.0, replace(device, overhead=0.0)) / shard
     sent = exchange.seconds(device, nodes)
     overlaps = exchange.hidden and device.kind == "cuda"

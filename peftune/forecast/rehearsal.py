@@ -164,7 +164,7 @@ def _engine(subject: Subject, trace: Trace) -> Engine:
     model = adapted_skeleton(
         recipe, subject.config, subject.head, subject.has_pooler, subject.launch, trace
     )
-    # Those of bitsandbytes need a GPU to be built.
+    # Those of bitsandbytes need a GPU to be built, and torch's fused one tensors with numbers.
     section = recipe.train.model_copy(update={"optim": "adamw_torch"})
     accelerator: Any = SimpleNamespace(
         process_index=0, num_processes=1, device=torch.device("cpu"), is_main_process=True
